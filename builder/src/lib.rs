@@ -1,0 +1,4 @@
+//! The builder behind the `coracle` command.
+#![forbid(unsafe_code)]
+
+pub mod tree;

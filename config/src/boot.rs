@@ -1,0 +1,152 @@
+//! `BootSpec`: what PID 1 reads at boot, written by the builder into the verified root.
+//!
+//! Everything that needs thought is resolved at build time; this file holds only what init has to *do*.
+//! It is trusted because it lies in the dm-verity-checked root, so it refuses nothing but another format.
+
+use serde::{Deserialize, Serialize};
+
+/// Where the builder puts the file and init finds it.
+pub const BOOT_SPEC_PATH: &str = "/usr/lib/coracle/boot.json";
+
+/// The only [`BootSpec::format`] this version writes and reads.
+pub const BOOT_SPEC_FORMAT: u32 = 1;
+
+/// Everything init does after the verified root is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSpec {
+    /// [`BOOT_SPEC_FORMAT`].
+    pub format: u32,
+    /// The machine's name, a DNS label.
+    pub name: String,
+    /// The image's version, as the user wrote it.
+    pub version: String,
+    /// What `sethostname(2)` gets.
+    pub hostname: String,
+    /// Absolute paths of kernel modules in the root, in load order (dependencies first).
+    pub modules: Vec<String>,
+    /// The state partition; `None`: the machine keeps nothing over a reboot.
+    pub state: Option<BootState>,
+    /// The network interfaces, in the order of the file.
+    pub interfaces: Vec<BootInterface>,
+    /// The workloads in start order: each one stands behind all that it comes `after`.
+    pub workloads: Vec<BootWorkload>,
+}
+
+/// The state partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootState {
+    /// The GPT unique partition GUID, lower-case with hyphens.
+    pub partition_uuid: String,
+    /// Where it is mounted.
+    pub mount_point: String,
+}
+
+/// One network interface of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootInterface {
+    /// The name in the file, e.g. `uplink`; used in messages.
+    pub label: String,
+    /// The kernel's interface name; `None`: the first interface that is not loopback, by index.
+    pub device: Option<String>,
+    /// Configure by DHCPv4 (RFC 2131).
+    pub dhcp: bool,
+}
+
+/// One workload: an OCI bundle in the root and how init keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootWorkload {
+    /// Its name, a DNS label; also the container id.
+    pub name: String,
+    /// Absolute path of the OCI bundle.
+    pub bundle: String,
+    /// Names of workloads that must be ready before this one starts.
+    pub after: Vec<String>,
+    /// Volumes that must exist on the state partition before it starts.
+    pub volumes: Vec<BootVolume>,
+    /// Published ports.
+    pub ports: Vec<BootPort>,
+    /// What makes it ready.
+    pub readiness: Readiness,
+    /// How often the readiness check goes on after it was first ready, in milliseconds.
+    pub check_interval_ms: u64,
+    /// What happens when its process exits.
+    pub restart: Restart,
+    /// The number of the signal that asks it to stop.
+    pub stop_signal: i32,
+    /// How long it may take to stop before SIGKILL, in milliseconds.
+    pub stop_timeout_ms: u64,
+}
+
+/// A directory on the state partition that a workload mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootVolume {
+    /// Absolute path of the directory, below the state partition's mount point.
+    pub path: String,
+    /// Owner when it is first created.
+    pub uid: u32,
+    /// Group when it is first created.
+    pub gid: u32,
+    /// Permission bits when it is first created.
+    pub mode: u32,
+}
+
+/// A port of a workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootPort {
+    /// The port that the outside reaches.
+    pub published: u16,
+    /// The port that the workload listens on.
+    pub target: u16,
+    /// Transport.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What makes a workload ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Readiness {
+    /// Its process runs: the runtime has executed the command.
+    Started,
+    /// Something accepts a TCP connection on this port of the loopback address.
+    Tcp {
+        /// The port, never 0.
+        port: u16,
+    },
+    /// A GET over HTTP/1.1 to the loopback address is answered with a status of 200 to 399.
+    Http {
+        /// The port, never 0.
+        port: u16,
+        /// The path with its query, beginning with `/`.
+        path: String,
+        /// The `Host` header.
+        host: String,
+    },
+}
+
+/// What happens when a workload's process exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// It is started again, whatever its exit status.
+    Always,
+    /// It is started again unless its exit status was 0.
+    OnFailure,
+    /// It stays down.
+    Never,
+}
