@@ -1,5 +1,25 @@
-//! Coracle's declarative file, in three stages: `Manifest` (what the user wrote) → `Spec` (validated) →
-//! [`boot::BootSpec`] (what init reads). This crate does no I/O and depends on no other crate of ours.
+//! Coracle's declarative file, in three stages: [`manifest::Manifest`] (what the user wrote) →
+//! [`spec::Spec`] (validated) → [`boot::BootSpec`] (what init reads).
+//!
+//! Every error is a [`diagnostic::Diagnostic`] that knows its place in the file and how to mend it. This crate
+//! does no I/O and depends on no other crate of ours.
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod diagnostic;
+pub mod manifest;
+mod order;
+pub mod spec;
+pub mod value;
+mod workload;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use spec::Spec;
+
+/// Reads and validates a file's text.
+///
+/// # Errors
+/// Everything that is wrong with it: the first mistake of form, or all mistakes of meaning.
+pub fn parse(text: &str) -> Result<Spec, Diagnostics> {
+    Spec::new(manifest::Manifest::parse(text)?)
+}

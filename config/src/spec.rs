@@ -1,0 +1,409 @@
+//! `Spec`: the validated machine. Whoever holds one may rely on every rule of the language; what needs the disk
+//! (does the image exist?) is the builder's to check, with the places kept here.
+
+use std::collections::BTreeMap;
+
+use crate::boot::Protocol;
+use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
+use crate::manifest::{self, Manifest, Text};
+use crate::order::start_order;
+use crate::value::{self, Parsed};
+pub use crate::workload::{File, FileContent, Source, Volume, Workload};
+
+/// The kernel package of a file that names none.
+pub const DEFAULT_KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// The least size of a state partition, in bytes: below it ext4 has no room for a journal.
+pub const LEAST_STATE_SIZE: u64 = 32 << 20;
+
+/// The command-line words that are the builder's own.
+const RESERVED_WORDS: [&str; 4] = ["roothash", "rdinit", "init", "root"];
+
+/// A validated machine.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The machine's name, a DNS label.
+    pub name: String,
+    /// The image's version.
+    pub version: String,
+    /// Where the kernel comes from.
+    pub kernel: KernelSource,
+    /// Words added to the kernel's command line.
+    pub command_line: Vec<String>,
+    /// Kernel modules loaded beside those that Coracle itself needs.
+    pub extra_modules: Vec<String>,
+    /// systemd-boot's EFI binary on the host; `None`: from the Debian package.
+    pub loader: Option<Text>,
+    /// The UKI stub on the host; `None`: from the Debian package.
+    pub stub: Option<Text>,
+    /// The Debian suite of the workloads' packages; `None`: the host's own sources.
+    pub debian_suite: Option<String>,
+    /// The state partition's size in bytes, a multiple of 1 MiB; `None`: no state partition.
+    pub state_size: Option<u64>,
+    /// The hostname.
+    pub hostname: String,
+    /// Network interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Workloads in start order.
+    pub workloads: Vec<Workload>,
+}
+
+/// Where the kernel comes from.
+#[derive(Debug, Clone)]
+pub enum KernelSource {
+    /// A Debian package, real or meta.
+    Package {
+        /// Its name.
+        name: String,
+        /// The Debian suite; `None`: the host's own sources.
+        suite: Option<String>,
+    },
+    /// Files of the host, relative to the file's folder.
+    Files {
+        /// The bzImage.
+        image: Text,
+        /// The folder of modules, `…/lib/modules/RELEASE`.
+        modules: Text,
+    },
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its label in the file.
+    pub label: String,
+    /// The kernel's name; `None`: the first that is not loopback.
+    pub device: Option<String>,
+    /// Configured by DHCPv4.
+    pub dhcp: bool,
+}
+
+/// Collects mistakes, so that the user sees all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct Mistakes(Vec<Diagnostic>);
+
+impl Mistakes {
+    /// The value, or `None` with its mistake kept.
+    pub(crate) fn take<T>(&mut self, parsed: Parsed<T>) -> Option<T> {
+        parsed.map_err(|mistake| self.0.push(mistake)).ok()
+    }
+
+    /// The values of all texts that parse.
+    pub(crate) fn take_all<T>(
+        &mut self,
+        texts: &[Text],
+        parse: impl Fn(&Text) -> Parsed<T>,
+    ) -> Vec<T> {
+        texts
+            .iter()
+            .filter_map(|text| self.take(parse(text)))
+            .collect()
+    }
+
+    /// The value of an optional key, if it is there and parses.
+    pub(crate) fn take_some<T>(
+        &mut self,
+        text: Option<&Text>,
+        parse: impl Fn(&Text) -> Parsed<T>,
+    ) -> Option<T> {
+        text.and_then(|text| self.take(parse(text)))
+    }
+
+    pub(crate) fn push(&mut self, mistake: Diagnostic) {
+        self.0.push(mistake);
+    }
+}
+
+impl Spec {
+    /// Validates.
+    ///
+    /// # Errors
+    /// All mistakes of meaning.
+    pub fn new(manifest: Manifest) -> Result<Self, Diagnostics> {
+        let mut mistakes = Mistakes::default();
+        let workloads: Vec<Workload> = by_place(&manifest.workload)
+            .into_iter()
+            .map(|(name, workload)| Workload::new(name, workload, &mut mistakes))
+            .collect();
+        check_ports(&workloads, &manifest.workload, &mut mistakes);
+        check_volumes(&manifest, &mut mistakes);
+        let workloads = order_workloads(workloads, &manifest, &mut mistakes);
+        let name = mistakes
+            .take(value::dns_label(&manifest.name, "name"))
+            .unwrap_or_default();
+        let spec = Self {
+            version: mistakes
+                .take_some(manifest.version.as_ref(), value::version)
+                .unwrap_or_else(|| "0.1.0".to_owned()),
+            kernel: kernel_source(&manifest, &mut mistakes),
+            command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
+            extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, |t| {
+                value::word(t, "kernel module")
+            }),
+            loader: manifest.boot.loader.clone(),
+            stub: manifest.boot.stub.clone(),
+            debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
+            state_size: mistakes
+                .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
+            hostname: mistakes
+                .take_some(manifest.network.hostname.as_ref(), value::hostname)
+                .unwrap_or_else(|| name.clone()),
+            interfaces: interfaces(&manifest.network, &mut mistakes),
+            workloads,
+            name,
+        };
+        if mistakes.0.is_empty() {
+            Ok(spec)
+        } else {
+            Err(Diagnostics(mistakes.0))
+        }
+    }
+}
+
+/// A table's entries in the order of the file.
+fn by_place<T>(table: &BTreeMap<Text, T>) -> Vec<(&Text, &T)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn kernel_source(manifest: &Manifest, mistakes: &mut Mistakes) -> KernelSource {
+    let kernel = &manifest.kernel;
+    if let (Some(package), Some(image)) = (&kernel.package, &kernel.image) {
+        mistakes.push(
+            Diagnostic::at(
+                image.span(),
+                format!("`image` beside `package = \"{}\"`", package.get_ref()),
+            )
+            .hint("a kernel comes from a package or from files: remove one of the two keys"),
+        );
+    }
+    match (&kernel.image, &kernel.modules) {
+        (Some(image), Some(modules)) => {
+            return KernelSource::Files {
+                image: image.clone(),
+                modules: modules.clone(),
+            };
+        }
+        (Some(one), None) | (None, Some(one)) => mistakes.push(
+            Diagnostic::at(
+                one.span(),
+                format!("`{}` alone: a kernel of files has both keys", one.get_ref()),
+            )
+            .hint("write image = \"vmlinuz\" and modules = \"lib/modules/RELEASE\""),
+        ),
+        (None, None) => {}
+    }
+    let own_suite = mistakes.take_some(kernel.suite.as_ref(), suite);
+    KernelSource::Package {
+        name: mistakes
+            .take_some(kernel.package.as_ref(), value::package)
+            .unwrap_or_else(|| DEFAULT_KERNEL_PACKAGE.to_owned()),
+        suite: own_suite.or_else(|| manifest.debian.suite.as_ref().map(|s| s.get_ref().clone())),
+    }
+}
+
+/// A Debian suite or code name.
+fn suite(text: &Text) -> Parsed<String> {
+    let name = text.get_ref();
+    let valid = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if valid {
+        return Ok(name.clone());
+    }
+    Err(
+        Diagnostic::at(text.span(), format!("`{name}` is no Debian suite"))
+            .hint("a code name, as in \"bookworm\" or \"trixie\""),
+    )
+}
+
+fn command_line_word(text: &Text) -> Parsed<String> {
+    let word = value::word(text, "word of a command line")?;
+    let key = word.split('=').next().unwrap_or_default();
+    if RESERVED_WORDS.contains(&key) {
+        return Err(Diagnostic::at(
+            text.span(),
+            format!("`{word}`: `{key}` is set by the builder"),
+        )
+        .hint("remove it: the root is found by its dm-verity hash"));
+    }
+    Ok(word)
+}
+
+/// A whole number of MiB, so that partitions stay aligned.
+fn state_size(text: &Text) -> Parsed<u64> {
+    let size = value::size(text)?;
+    if size < LEAST_STATE_SIZE {
+        return Err(Diagnostic::at(
+            text.span(),
+            format!("`{}` is too small for a state partition", text.get_ref()),
+        )
+        .hint("32MiB is the least: ext4 needs room for its journal"));
+    }
+    Ok(size.next_multiple_of(1 << 20))
+}
+
+fn interfaces(network: &manifest::Network, mistakes: &mut Mistakes) -> Vec<Interface> {
+    let listed = by_place(&network.interface);
+    if listed.is_empty() {
+        return vec![Interface {
+            label: "uplink".to_owned(),
+            device: None,
+            dhcp: true,
+        }];
+    }
+    let unnamed = listed
+        .iter()
+        .filter(|(_, interface)| interface.device.is_none())
+        .count();
+    if unnamed > 1 {
+        let (label, _) = listed[listed.len() - 1];
+        mistakes.push(
+            Diagnostic::at(label.span(), "more than one interface without `device`")
+                .hint("name the kernel's interface of each, as in device = \"eth1\""),
+        );
+    }
+    listed
+        .into_iter()
+        .filter_map(|(label, interface)| {
+            Some(Interface {
+                label: mistakes.take(value::dns_label(label, "label"))?,
+                device: mistakes.take_some(interface.device.as_ref(), device_name),
+                dhcp: interface.dhcp,
+            })
+        })
+        .collect()
+}
+
+/// A kernel interface name: 1 to 15 bytes (IFNAMSIZ) without `/`, `:` and blanks.
+fn device_name(text: &Text) -> Parsed<String> {
+    let name = text.get_ref();
+    let valid = (1..=15).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"/:".contains(&b))
+        && name != "."
+        && name != "..";
+    if valid {
+        return Ok(name.clone());
+    }
+    Err(
+        Diagnostic::at(text.span(), format!("`{name}` is no interface name"))
+            .hint("1 to 15 characters, as in \"eth0\""),
+    )
+}
+
+/// Workloads share the machine's network, so neither a published nor a listened port may be taken twice.
+fn check_ports(
+    workloads: &[Workload],
+    table: &BTreeMap<Text, manifest::Workload>,
+    mistakes: &mut Mistakes,
+) {
+    let mut published: BTreeMap<(u16, Protocol), &str> = BTreeMap::new();
+    let mut targets: BTreeMap<(u16, Protocol), &str> = BTreeMap::new();
+    for workload in workloads {
+        let texts = table
+            .get(workload.name.as_str())
+            .map_or(&[][..], |w| &w.ports);
+        for (text, port) in texts
+            .iter()
+            .filter_map(|text| Some((text, value::port(text).ok()?)))
+        {
+            if let Some(other) = published.insert((port.published, port.protocol), &workload.name) {
+                mistakes.push(
+                    Diagnostic::at(
+                        text.span(),
+                        format!(
+                            "`{}`: port {} is published by `{other}` already",
+                            text.get_ref(),
+                            port.published
+                        ),
+                    )
+                    .hint("publish each port once"),
+                );
+            }
+            match targets.insert((port.target, port.protocol), &workload.name) {
+                Some(other) if other != workload.name => mistakes.push(
+                    Diagnostic::at(text.span(), format!("`{}`: `{other}` listens on port {} already", text.get_ref(), port.target))
+                        .hint("workloads share the machine's network in this version: let one of them listen elsewhere"),
+                ),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn check_volumes(manifest: &Manifest, mistakes: &mut Mistakes) {
+    if manifest.state.is_some() {
+        return;
+    }
+    for volume in manifest.workload.values().flat_map(|w| &w.volumes) {
+        mistakes.push(
+            Diagnostic::at(
+                volume.name.span(),
+                format!(
+                    "volume `{}` without a state partition",
+                    volume.name.get_ref()
+                ),
+            )
+            .hint("add [state] with size = \"256MiB\""),
+        );
+    }
+}
+
+/// Orders by `after`; unknown names and cycles are mistakes.
+fn order_workloads(
+    workloads: Vec<Workload>,
+    manifest: &Manifest,
+    mistakes: &mut Mistakes,
+) -> Vec<Workload> {
+    let names: Vec<&str> = workloads.iter().map(|w| w.name.as_str()).collect();
+    let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, workload) in &manifest.workload {
+        for after in &workload.after {
+            if manifest.workload.contains_key(after.get_ref().as_str()) {
+                edges
+                    .entry(name.get_ref())
+                    .or_default()
+                    .push(after.get_ref());
+            } else {
+                let others = names.iter().copied().filter(|n| *n != name.get_ref());
+                mistakes.push(
+                    Diagnostic::at(
+                        after.span(),
+                        format!("`{}`: there is no workload of that name", after.get_ref()),
+                    )
+                    .hint(suggest(after.get_ref(), others)),
+                );
+            }
+        }
+    }
+    match start_order(&names, &edges) {
+        Ok(order) => {
+            let mut slots: Vec<Option<Workload>> = workloads.into_iter().map(Some).collect();
+            order
+                .into_iter()
+                .filter_map(|at| slots[at].take())
+                .collect()
+        }
+        Err(cycle) => {
+            mistakes.push(cycle_mistake(&cycle, manifest));
+            workloads
+        }
+    }
+}
+
+fn cycle_mistake(cycle: &[String], manifest: &Manifest) -> Diagnostic {
+    let span = manifest
+        .workload
+        .get(cycle[0].as_str())
+        .and_then(|w| w.after.iter().find(|a| *a.get_ref() == cycle[1]))
+        .map(Text::span);
+    Diagnostic {
+        span,
+        message: format!("`after` goes in a circle: {}", cycle.join(" → ")),
+        hint: Some("remove one of these, so that one workload can start first".to_owned()),
+    }
+}

@@ -1,0 +1,300 @@
+//! The language as its users meet it: whole files in, a machine or the rendered mistakes out.
+
+use config::boot::{Readiness, Restart};
+use config::spec::{KernelSource, Source};
+
+const WEB: &str = r#"
+name = "web"
+version = "1.0.0"
+
+[kernel]
+package = "linux-image-cloud-amd64"
+
+[state]
+size = "256MiB"
+
+[network]
+hostname = "web-1"
+[network.interface.uplink]
+dhcp = true
+
+[workload.web]
+debian = ["nginx-light"]
+command = ["nginx", "-g", "daemon off;"]
+ports = ["8080:80"]
+after = ["db"]
+health = { http = "http://:80/", every = "10s" }
+
+[workload.db]
+image = "oci:images/redis"
+volumes = [{ name = "db", path = "/data" }]
+memory = "128MiB"
+"#;
+
+/// The rendered mistakes of a file.
+fn mistakes(text: &str) -> String {
+    match config::parse(text) {
+        Ok(spec) => panic!("accepted: {spec:?}"),
+        Err(mistakes) => mistakes.render("os.toml", text),
+    }
+}
+
+#[test]
+fn the_design_example_is_a_machine() {
+    let spec = config::parse(WEB).unwrap();
+    assert_eq!(spec.hostname, "web-1");
+    assert_eq!(spec.state_size, Some(256 << 20));
+    assert!(
+        matches!(&spec.kernel, KernelSource::Package { name, suite: None } if name == "linux-image-cloud-amd64")
+    );
+    let [db, web] = &spec.workloads[..] else {
+        panic!("two workloads, db first: {:?}", spec.workloads);
+    };
+    assert_eq!((db.name.as_str(), db.memory), ("db", Some(128 << 20)));
+    assert!(
+        matches!(&db.source, Source::Image(reference) if reference.get_ref() == "oci:images/redis")
+    );
+    assert_eq!(db.readiness, Readiness::Started);
+    assert_eq!(web.restart, Restart::Always);
+    assert_eq!(
+        web.readiness,
+        Readiness::Http {
+            port: 80,
+            path: "/".into(),
+            host: "localhost".into()
+        }
+    );
+}
+
+#[test]
+fn the_least_file_is_a_name() {
+    let spec = config::parse("name = \"empty\"").unwrap();
+    assert_eq!(spec.hostname, "empty");
+    assert!(spec.workloads.is_empty() && spec.state_size.is_none());
+    assert!(spec.interfaces[0].dhcp);
+}
+
+/// Each row: what is put in place of what in [`WEB`], and lines that the message must have.
+const ROWS: &[(&str, &str, &[&str])] = &[
+    (
+        "image = \"oci:",
+        "imgae = \"oci:",
+        &[
+            "unknown key `imgae`",
+            "os.toml:24:1",
+            "did you mean `image`?",
+        ],
+    ),
+    (
+        "[state]",
+        "[sate]",
+        &["unknown key `sate`", "os.toml:8:2", "did you mean `state`?"],
+    ),
+    (
+        "dhcp = true",
+        "dchp = true",
+        &["unknown key `dchp`", "did you mean `dhcp`?"],
+    ),
+    (
+        "path = \"/data\"",
+        "paht = \"/data\"",
+        &["unknown key `paht`", "did you mean `path`?"],
+    ),
+    (
+        "dhcp = true",
+        "dhcp = \"yes\"",
+        &["os.toml:14:8", "expected a boolean"],
+    ),
+    (
+        "\"256MiB\"",
+        "\"256MB\"",
+        &[
+            "`256MB` has the unknown unit `MB`",
+            "os.toml:9:8",
+            "did you mean \"256MiB\"?",
+        ],
+    ),
+    (
+        "\"256MiB\"",
+        "\"1MiB\"",
+        &["too small for a state partition"],
+    ),
+    (
+        "\"10s\"",
+        "\"10\"",
+        &["`10` is no duration", "os.toml:21:42"],
+    ),
+    ("\"128MiB\"", "\"12\"", &["`12` has no unit"]),
+    (
+        "[workload.db]",
+        "[workload.d_b]",
+        &["`d_b` is no workload name", "`d-b`", "os.toml:23:11"],
+    ),
+    (
+        "name = \"web\"",
+        "name = \"Web\"",
+        &["`Web` is no name", "`web`"],
+    ),
+    (
+        "hostname = \"web-1\"",
+        "hostname = \"web_1\"",
+        &["is no part of a hostname"],
+    ),
+    (
+        "after = [\"db\"]",
+        "after = [\"bd\"]",
+        &["`bd`: there is no workload", "did you mean `db`?"],
+    ),
+    (
+        "after = [\"db\"]",
+        "after = [\"web\"]",
+        &["in a circle: web → web"],
+    ),
+    (
+        "image = \"oci:images/redis\"",
+        "",
+        &["workload `db` has no image", "os.toml:23:11"],
+    ),
+    (
+        "image = \"oci:",
+        "image = \"oic:",
+        &["is no image reference", "did you mean `oci`?"],
+    ),
+    (
+        "image = \"oci:",
+        "debian = [\"a1\"]\nimage = \"oci:",
+        &["both `image` and `debian`"],
+    ),
+    (
+        "command = [\"nginx\", \"-g\", \"daemon off;\"]",
+        "",
+        &["workload `web` has no command"],
+    ),
+    (
+        "command = [\"nginx\", \"-g\", \"daemon off;\"]",
+        "command = []",
+        &["`command` names no program"],
+    ),
+    (
+        "[\"8080:80\"]",
+        "[\"8080:80\", \"8080:81\"]",
+        &["port 8080 is published by `web` already"],
+    ),
+    (
+        "memory =",
+        "ports = [\"81:80\"]\nmemory =",
+        &["listens on port 80 already"],
+    ),
+    (
+        "[state]\nsize = \"256MiB\"",
+        "",
+        &["volume `db` without a state partition", "add [state]"],
+    ),
+    (
+        "package = \"linux-image-cloud-amd64\"",
+        "package = \"Linux\"",
+        &["`Linux` is no Debian package name"],
+    ),
+    (
+        "package = \"linux-image-cloud-amd64\"",
+        "image = \"vmlinuz\"",
+        &["a kernel of files has both keys"],
+    ),
+    (
+        "package =",
+        "command_line = [\"roothash=0\"]\npackage =",
+        &["`roothash` is set by the builder"],
+    ),
+    (
+        "http = \"http://:80/\"",
+        "http = \"https://:80/\"",
+        &["is no URL for a health check"],
+    ),
+    (
+        "path = \"/data\"",
+        "path = \"/../data\"",
+        &["is no plain absolute path"],
+    ),
+    (
+        "memory =",
+        "capabilities = [\"CAP_CHWON\"]\nmemory =",
+        &["did you mean `CAP_CHOWN`?"],
+    ),
+    (
+        "memory =",
+        "cpus = 0.0\nmemory =",
+        &["processors are out of range"],
+    ),
+    (
+        "memory =",
+        "pids = 0\nmemory =",
+        &["processes are out of range"],
+    ),
+    (
+        "memory =",
+        "restart = \"allways\"\nmemory =",
+        &["did you mean `always`?"],
+    ),
+    (
+        "memory =",
+        "files = [{ path = \"/a\" }]\nmemory =",
+        &["needs one of `content`, `source` and `link`"],
+    ),
+    (
+        "version = \"1.0.0\"",
+        "version = \"1.0+1\"",
+        &["`1.0+1` is no version"],
+    ),
+    ("version = \"1.0.0\"", "version = 1", &["os.toml:3:11"]),
+    ("name = \"web\"\n", "", &["missing key `name`"]),
+    ("name = \"web\"\n", "name = \"web\n", &["os.toml:2"]),
+];
+
+#[test]
+fn each_mistake_names_its_place_its_text_and_its_mend() {
+    for (from, to, expected) in ROWS {
+        assert!(
+            WEB.contains(from),
+            "the row's text is in the example: {from}"
+        );
+        let shown = mistakes(&WEB.replacen(from, to, 1));
+        for part in *expected {
+            assert!(shown.contains(part), "{to:?}: {part:?} is not in\n{shown}");
+        }
+        assert!(shown.contains("os.toml"), "{shown}");
+    }
+}
+
+#[test]
+fn a_cycle_of_three_is_told_whole() {
+    let text = r#"
+name = "x"
+[workload.a]
+image = "dir:a"
+after = ["b"]
+[workload.b]
+image = "dir:a"
+after = ["c"]
+[workload.c]
+image = "dir:a"
+after = ["a"]
+"#;
+    assert!(mistakes(text).contains("in a circle: a → b → c → a"));
+}
+
+#[test]
+fn all_mistakes_of_meaning_are_told_at_once_in_the_files_order() {
+    let text = WEB
+        .replace("256MiB", "256MB")
+        .replace("\"10s\"", "\"10\"")
+        .replace("128MiB", "128");
+    let shown = mistakes(&text);
+    let places: Vec<_> = ["os.toml:9:", "os.toml:21:", "os.toml:26:"]
+        .iter()
+        .map(|p| shown.find(p))
+        .collect();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{shown}"
+    );
+}
