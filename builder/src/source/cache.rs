@@ -1,0 +1,264 @@
+//! The content-addressed cache: what was fetched, checked or decompressed once and need not be again.
+//!
+//! An entry is a file `KIND/KEY`, complete from the moment it has its name: it is written beside, flushed and
+//! renamed, so two builds may share a cache and an interrupted one leaves nothing that another would trust. Keys are
+//! digests of what the entry came from. It never removes entries, and it refuses keys that are no plain names.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::error::FileError;
+
+/// Temporary files older than this belong to a build that was killed.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why the cache could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// A file operation failed.
+    #[error("the cache cannot be used")]
+    File(#[from] FileError),
+    /// There is no place for it.
+    #[error("no place for the cache: set CORACLE_CACHE, XDG_CACHE_HOME or HOME")]
+    NoPlace,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// A file as it was fetched, by its own SHA-256.
+    Blob,
+    /// A decompressed layer (tar), by its diff id.
+    Layer,
+    /// The decompressed `data.tar` of a Debian package, by the package's SHA-256.
+    PackageData,
+    /// The decompressed `control.tar` of a Debian package, by the package's SHA-256.
+    PackageControl,
+    /// A sparse file of a layer, expanded; by layer and place.
+    Sparse,
+}
+
+impl CacheKind {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Layer => "layer",
+            Self::PackageData => "deb-data",
+            Self::PackageControl => "deb-control",
+            Self::Sparse => "sparse",
+        }
+    }
+}
+
+/// An open cache.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache at `directory`, else `$CORACLE_CACHE`, else `$XDG_CACHE_HOME/coracle`, else
+    /// `~/.cache/coracle`; makes it if it is missing.
+    ///
+    /// # Errors
+    /// [`CacheError`], if there is no place for it or it cannot be written.
+    pub fn open(directory: Option<&Path>) -> Result<Self, CacheError> {
+        let root = match directory {
+            Some(directory) => directory.to_owned(),
+            None => default_place(|name| std::env::var_os(name).map(PathBuf::from))
+                .ok_or(CacheError::NoPlace)?,
+        };
+        // Entries hold absolute paths in the trees made from them.
+        let root = std::path::absolute(&root).map_err(FileError::of("find", &root))?;
+        let cache = Self { root };
+        cache.directory("tmp")?;
+        cache.remove_stale();
+        Ok(cache)
+    }
+
+    /// Where the cache is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The entry's path, if there is one.
+    pub fn get(&self, kind: CacheKind, key: &str) -> Option<PathBuf> {
+        let path = self.place(kind, key);
+        path.is_file().then_some(path)
+    }
+
+    /// Makes an entry: `fill` writes it. If `fill` fails nothing is left.
+    ///
+    /// # Errors
+    /// What `fill` says, or that the file cannot be written.
+    pub fn put<E: From<CacheError>>(
+        &self,
+        kind: CacheKind,
+        key: &str,
+        fill: impl FnOnce(&mut File) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let path = self.place(kind, key);
+        let temporary = self.directory("tmp")?;
+        self.directory(kind.directory())?;
+        let mut file = tempfile::Builder::new()
+            .prefix("entry-")
+            .tempfile_in(&temporary)
+            .map_err(FileError::of("write in", &temporary))
+            .map_err(CacheError::from)?;
+        fill(file.as_file_mut())?;
+        self.seal(file, &path)?;
+        Ok(path)
+    }
+
+    /// Moves a file into place as an entry; its data is on the disk before its name is.
+    fn seal(&self, file: tempfile::NamedTempFile, path: &Path) -> Result<(), CacheError> {
+        file.as_file()
+            .sync_data()
+            .map_err(FileError::of("write", path))?;
+        file.persist(path)
+            .map_err(|e| FileError::of("write", path)(e.error))?;
+        Ok(())
+    }
+
+    /// Takes a file over as the entry, by renaming; both are in the cache's directory.
+    ///
+    /// # Errors
+    /// [`CacheError`], if it cannot be moved.
+    pub fn adopt(&self, kind: CacheKind, key: &str, file: &Path) -> Result<PathBuf, CacheError> {
+        let path = self.place(kind, key);
+        self.directory(kind.directory())?;
+        File::open(file)
+            .and_then(|f| f.sync_data())
+            .and_then(|()| fs::rename(file, &path))
+            .map_err(FileError::of("write", &path))?;
+        Ok(path)
+    }
+
+    /// A directory of the cache, made if it is missing.
+    ///
+    /// # Errors
+    /// [`CacheError`], if it cannot be made.
+    pub fn directory(&self, name: &str) -> Result<PathBuf, CacheError> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).map_err(FileError::of("make the directory", &path))?;
+        Ok(path)
+    }
+
+    /// A directory for work, removed on drop.
+    ///
+    /// # Errors
+    /// [`CacheError`], if it cannot be made.
+    pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
+        let parent = self.directory("tmp")?;
+        Ok(tempfile::Builder::new()
+            .prefix("work-")
+            .tempdir_in(&parent)
+            .map_err(FileError::of("write in", &parent))?)
+    }
+
+    /// Waits until no other build holds the lock `name`, then holds it until the value is dropped.
+    ///
+    /// # Errors
+    /// [`CacheError`], if the lock's file cannot be made.
+    pub fn lock(&self, name: &str) -> Result<File, CacheError> {
+        let path = self.directory("lock")?.join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(FileError::of("lock", &path))?;
+        Ok(file)
+    }
+
+    fn place(&self, kind: CacheKind, key: &str) -> PathBuf {
+        assert!(
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+            "cache keys are digests"
+        );
+        self.root.join(kind.directory()).join(key)
+    }
+
+    /// Removes what killed builds left; a failure only means that it is left for the next time.
+    fn remove_stale(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join("tmp")) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let age = entry
+                .metadata()
+                .and_then(|m| m.modified())
+                .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+            if age.is_ok_and(|age| age > STALE) {
+                let path = entry.path();
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+            }
+        }
+    }
+}
+
+fn default_place(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).filter(|p| p.is_absolute());
+    variable("CORACLE_CACHE")
+        .filter(|p| !p.as_os_str().is_empty())
+        .or_else(|| absolute("XDG_CACHE_HOME").map(|p| p.join("coracle")))
+        .or_else(|| absolute("HOME").map(|p| p.join(".cache/coracle")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn place_follows_the_environment_in_order() {
+        let all = [
+            ("CORACLE_CACHE", "/c"),
+            ("XDG_CACHE_HOME", "/x"),
+            ("HOME", "/h"),
+        ];
+        for (from, want) in [(0, "/c"), (1, "/x/coracle"), (2, "/h/.cache/coracle")] {
+            let place = default_place(|name| {
+                all[from..]
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| v.into())
+            });
+            assert_eq!(place, Some(PathBuf::from(want)));
+        }
+        assert_eq!(default_place(|_| None), None);
+    }
+
+    #[test]
+    fn failed_entry_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let result = cache.put(CacheKind::Layer, "ab", |file| {
+            file.write_all(b"half").unwrap();
+            Err(CacheError::NoPlace)
+        });
+        assert!(result.is_err());
+        assert_eq!(cache.get(CacheKind::Layer, "ab"), None);
+        assert_eq!(
+            fs::read_dir(directory.path().join("tmp")).unwrap().count(),
+            0
+        );
+    }
+
+    #[test]
+    fn entry_is_found_again_by_another_build() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let put = cache
+            .put(CacheKind::Blob, "ab", |file| {
+                file.write_all(b"all").unwrap();
+                Ok::<_, CacheError>(())
+            })
+            .unwrap();
+        let other = Cache::open(Some(directory.path())).unwrap();
+        assert_eq!(other.get(CacheKind::Blob, "ab"), Some(put.clone()));
+        assert_eq!(fs::read(put).unwrap(), b"all");
+    }
+}
