@@ -46,6 +46,8 @@ pub struct Kernel {
     #[serde(default)]
     pub command_line: Vec<Text>,
     #[serde(default)]
+    pub initrd_modules: Vec<Text>,
+    #[serde(default)]
     pub extra_modules: Vec<Text>,
 }
 

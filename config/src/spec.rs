@@ -30,7 +30,9 @@ pub struct Spec {
     pub kernel: KernelSource,
     /// Words added to the kernel's command line.
     pub command_line: Vec<String>,
-    /// Kernel modules loaded beside those that Coracle itself needs.
+    /// Kernel modules loaded from the initrd beside those that Coracle itself needs: drivers of the disk.
+    pub initrd_modules: Vec<String>,
+    /// Kernel modules loaded from the root beside those that Coracle itself needs.
     pub extra_modules: Vec<String>,
     /// systemd-boot's EFI binary on the host; `None`: from the Debian package.
     pub loader: Option<Text>,
@@ -137,9 +139,8 @@ impl Spec {
                 .unwrap_or_else(|| "0.1.0".to_owned()),
             kernel: kernel_source(&manifest, &mut mistakes),
             command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
-            extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, |t| {
-                value::word(t, "kernel module")
-            }),
+            initrd_modules: mistakes.take_all(&manifest.kernel.initrd_modules, module_name),
+            extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, module_name),
             loader: manifest.boot.loader.clone(),
             stub: manifest.boot.stub.clone(),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
@@ -217,6 +218,10 @@ fn suite(text: &Text) -> Parsed<String> {
         Diagnostic::at(text.span(), format!("`{name}` is no Debian suite"))
             .hint("a code name, as in \"bookworm\" or \"trixie\""),
     )
+}
+
+fn module_name(text: &Text) -> Parsed<String> {
+    value::word(text, "kernel module")
 }
 
 fn command_line_word(text: &Text) -> Parsed<String> {

@@ -1,0 +1,128 @@
+//! The machine's file on the disk: read, parsed, and held against what it refers to.
+
+use std::path::{Path, PathBuf};
+
+use config::spec::{FileContent, KernelSource, Source};
+use config::manifest::Text;
+use config::{Diagnostic, Diagnostics, Spec};
+
+use crate::failure::Failure;
+
+/// The most bytes a machine's file may have: far above any real one.
+const MAX_LEN: u64 = 4 << 20;
+
+/// A validated file.
+#[derive(Debug)]
+pub struct MachineFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says.
+    pub spec: Spec,
+    text: String,
+}
+
+impl MachineFile {
+    /// Reads and validates a file, and checks that the files it refers to exist.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] with every mistake rendered, or with the reason why the file cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        let text = read(path)?;
+        let spec = config::parse(&text).map_err(|mistakes| rendered(path, &text, &mistakes))?;
+        let file = Self { path: path.to_owned(), spec, text };
+        let missing = file.missing_references();
+        if missing.is_empty() { Ok(file) } else { Err(rendered(path, &file.text, &Diagnostics(missing))) }
+    }
+
+    /// The folder that the file's relative paths start from.
+    pub fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    /// A failure at a place in the file.
+    pub fn mistake(&self, diagnostic: Diagnostic) -> Failure {
+        rendered(&self.path, &self.text, &diagnostic.into())
+    }
+
+    fn missing_references(&self) -> Vec<Diagnostic> {
+        let mut references: Vec<(&Text, PathBuf)> = Vec::new();
+        for text in [&self.spec.loader, &self.spec.stub].into_iter().flatten() {
+            references.push((text, PathBuf::from(text.get_ref())));
+        }
+        if let KernelSource::Files { image, modules } = &self.spec.kernel {
+            references.extend([image, modules].map(|text| (text, PathBuf::from(text.get_ref()))));
+        }
+        for workload in &self.spec.workloads {
+            if let Source::Image(text) = &workload.source {
+                references.push((text, self.image_path(text.get_ref())));
+            }
+            for file in &workload.files {
+                if let FileContent::Host(text) = &file.content {
+                    references.push((text, PathBuf::from(text.get_ref())));
+                }
+            }
+        }
+        references.into_iter().filter_map(|(text, path)| self.missing(text, &path)).collect()
+    }
+
+    /// The path of `TRANSPORT:PATH[:TAG]`: with the tag if a file of that whole name exists, else without it.
+    fn image_path(&self, reference: &str) -> PathBuf {
+        let rest = reference.split_once(':').map_or(reference, |(_, rest)| rest);
+        match rest.rsplit_once(':') {
+            Some((path, _)) if !self.folder().join(rest).exists() => PathBuf::from(path),
+            _ => PathBuf::from(rest),
+        }
+    }
+
+    fn missing(&self, text: &Text, path: &Path) -> Option<Diagnostic> {
+        let full = self.folder().join(path);
+        if full.exists() {
+            return None;
+        }
+        let hint = format!("{} does not exist; paths start from the file's own folder", full.display());
+        Some(Diagnostic::at(text.span(), format!("`{}`: no such file", text.get_ref())).hint(hint))
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let cannot = |why: String| Failure::Input(format!("error: cannot read {}: {why}", path.display()));
+    let len = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?.len();
+    if len > MAX_LEN {
+        return Err(cannot(format!("{len} bytes are more than a machine's file has ({MAX_LEN} at most)")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| cannot(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())))
+}
+
+fn rendered(path: &Path, text: &str, mistakes: &Diagnostics) -> Failure {
+    Failure::Input(mistakes.render(&path.display().to_string(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_file_refers_to_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("os.toml");
+        std::fs::write(&path, "name = \"a\"\n[workload.w]\nimage = \"oci:none:latest\"\n").unwrap();
+        let Err(Failure::Input(text)) = MachineFile::load(&path) else { panic!("accepted") };
+        assert!(text.contains("os.toml:3:9") && text.contains("no such file"), "{text}");
+        std::fs::create_dir(folder.path().join("none")).unwrap();
+        assert!(MachineFile::load(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("os.toml");
+        std::fs::write(&path, b"name = \"\xff\"").unwrap();
+        let Err(Failure::Input(text)) = MachineFile::load(&path) else { panic!("accepted") };
+        assert!(text.contains("byte 8 is not UTF-8"), "{text}");
+        assert!(MachineFile::load(folder.path()).is_err());
+    }
+}

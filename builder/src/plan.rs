@@ -1,0 +1,262 @@
+//! `Plan`: what will be in the image, decided without touching a disk.
+//!
+//! From the validated machine and its inputs come the root's and the initrd's file trees, the boot specification
+//! and the kernel's command line. Writing it is [`crate::disk`]'s.
+
+use std::sync::Arc;
+
+use config::Spec;
+use config::boot::{
+    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootInterface, BootPort, BootSpec, BootState, BootWorkload,
+};
+use uuid::Uuid;
+
+use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
+use crate::disk::named_uuid;
+use crate::guest;
+use crate::inputs::{Inputs, WorkloadInput};
+use crate::source::modules::Module;
+use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
+
+/// Where the root's kernel modules lie.
+const MODULES_DIR: &str = "/usr/lib/coracle/modules";
+/// Where the state partition is mounted.
+const STATE_MOUNT_POINT: &str = "/state";
+/// Overlayfs takes its layers in one page of options; this leaves room for the others.
+const LOWER_OPTION_LIMIT: usize = 3800;
+
+/// Words that every machine's command line has. `cryptomgr.notests` saves the kernel's self-tests of its crypto
+/// (over a third of a small guest's boot); `panic=10` reboots a machine that nobody watches.
+const COMMAND_LINE: [&str; 4] = ["console=ttyS0", "quiet", "panic=10", "cryptomgr.notests"];
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Too many layers for overlayfs.
+    #[error("workload {workload}: {layers} layers are more than overlayfs can take at once")]
+    TooManyLayers {
+        /// The workload.
+        workload: String,
+        /// How many it has.
+        layers: usize,
+    },
+    /// A file tree that does not fit together.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// Everything that goes into the image.
+#[derive(Debug)]
+pub struct Plan {
+    /// The read-only root.
+    pub root: Tree,
+    /// What the kernel unpacks as its first root.
+    pub initramfs: Tree,
+    /// What init reads; also in the root.
+    pub boot_spec: BootSpec,
+    /// `/etc/os-release`, also a section of the UKI.
+    pub os_release: String,
+    /// The kernel's release.
+    pub kernel_release: String,
+    /// The kernel.
+    pub kernel: Content,
+    /// The UKI's stub.
+    pub stub: Content,
+    /// systemd-boot.
+    pub loader: Content,
+    /// The state partition's size in bytes.
+    pub state_size: Option<u64>,
+    /// All times in the image: seconds since the Unix epoch.
+    pub epoch: i64,
+    extra_words: Vec<String>,
+}
+
+impl Plan {
+    /// Plans the image of `spec` from its inputs; every time in it is `epoch`.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(spec: &Spec, inputs: Inputs, epoch: i64) -> Result<Self, PlanError> {
+        let os_release = os_release(spec);
+        let root_modules = module_paths(&inputs.root_modules, MODULES_DIR);
+        let boot_spec = boot_spec(spec, &inputs, root_modules.iter().map(|(path, _)| path.clone()).collect());
+        let mut root = base_root(&os_release)?;
+        for (path, content) in root_modules {
+            root.put_file(&path, 0o644, content)?;
+        }
+        for workload in inputs.workloads {
+            add_workload(&mut root, workload)?;
+        }
+        root.put_file(BOOT_SPEC_PATH, 0o644, text(&boot_spec_json(&boot_spec)))?;
+        Ok(Self {
+            root,
+            initramfs: initramfs(&inputs.initrd_modules)?,
+            boot_spec,
+            os_release,
+            kernel_release: inputs.kernel.release,
+            kernel: inputs.kernel.image,
+            stub: inputs.efi.stub,
+            loader: inputs.efi.loader,
+            state_size: spec.state_size,
+            epoch,
+            extra_words: spec.command_line.clone(),
+        })
+    }
+
+    /// The kernel's command line for a root hash in hexadecimal.
+    pub fn command_line(&self, root_hash: &str) -> String {
+        let hash = format!("roothash={root_hash}");
+        let words: Vec<&str> =
+            COMMAND_LINE.into_iter().chain([hash.as_str()]).chain(self.extra_words.iter().map(String::as_str)).collect();
+        words.join(" ")
+    }
+
+    /// The state partition's GUID and file system UUID. It follows from the machine's name alone, so that another
+    /// version of the machine finds the state of the one before.
+    pub fn state_uuid(&self) -> Uuid {
+        state_uuid(&self.boot_spec.name)
+    }
+
+    /// The UKI's place on the ESP, where systemd-boot looks for it (UAPI boot loader specification, type 2).
+    pub fn uki_path(&self) -> String {
+        format!("EFI/Linux/{}_{}.efi", self.boot_spec.name, self.boot_spec.version)
+    }
+}
+
+fn state_uuid(name: &str) -> Uuid {
+    named_uuid(&["state", name])
+}
+
+/// os-release(5).
+fn os_release(spec: &Spec) -> String {
+    format!(
+        "ID=coracle\nNAME=\"Coracle\"\nPRETTY_NAME=\"{name} {version} (Coracle)\"\nVERSION_ID={version}\nIMAGE_ID={name}\n\
+         IMAGE_VERSION={version}\n",
+        name = spec.name,
+        version = spec.version
+    )
+}
+
+fn boot_spec(spec: &Spec, inputs: &Inputs, modules: Vec<String>) -> BootSpec {
+    BootSpec {
+        format: BOOT_SPEC_FORMAT,
+        name: spec.name.clone(),
+        version: spec.version.clone(),
+        hostname: spec.hostname.clone(),
+        modules,
+        state: spec.state_size.map(|_| BootState {
+            partition_uuid: state_uuid(&spec.name).to_string(),
+            mount_point: STATE_MOUNT_POINT.to_owned(),
+        }),
+        interfaces: spec
+            .interfaces
+            .iter()
+            .map(|i| BootInterface { label: i.label.clone(), device: i.device.clone(), dhcp: i.dhcp })
+            .collect(),
+        workloads: inputs.workloads.iter().map(boot_workload).collect(),
+    }
+}
+
+fn boot_workload(input: &WorkloadInput) -> BootWorkload {
+    let workload = &input.workload;
+    let milliseconds = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    BootWorkload {
+        name: workload.name.clone(),
+        bundle: format!("{BUNDLES_DIR}/{}", workload.name),
+        after: workload.after.clone(),
+        volumes: input.volumes.clone(),
+        ports: workload
+            .ports
+            .iter()
+            .map(|p| BootPort { published: p.published, target: p.target, protocol: p.protocol })
+            .collect(),
+        readiness: workload.readiness.clone(),
+        check_interval_ms: milliseconds(workload.check_interval),
+        restart: workload.restart,
+        stop_signal: input.stop_signal,
+        stop_timeout_ms: milliseconds(workload.stop_timeout),
+    }
+}
+
+/// Plain values without maps of other keys than strings: JSON takes them all.
+fn boot_spec_json(spec: &BootSpec) -> String {
+    serde_json::to_string(spec).expect("a boot specification is plain data")
+}
+
+fn text(content: &str) -> Content {
+    Content::Bytes(Arc::from(content.as_bytes()))
+}
+
+fn data(bytes: &'static [u8]) -> Content {
+    Content::Bytes(Arc::from(bytes))
+}
+
+fn symlink(target: &str) -> Inode {
+    Inode { metadata: Metadata::with_mode(0o777), kind: Kind::Symlink(target.as_bytes().to_vec()) }
+}
+
+/// The machine's own root: mount points, our two programs, and what names the system. Nothing else.
+fn base_root(os_release: &str) -> Result<Tree, TreeError> {
+    let mut root = Tree::default();
+    for directory in ["dev", "proc", "sys", "run", "state", "etc", "usr/lib/coracle"] {
+        root.make_directories(directory)?;
+    }
+    let tmp = root.make_directories("tmp")?;
+    root.inode_mut(tmp).metadata.mode = 0o1777;
+    root.put_file("usr/lib/coracle/init", 0o755, data(guest::INIT))?;
+    root.put_file("usr/lib/coracle/runtime", 0o755, data(guest::RUNTIME))?;
+    root.put_file("etc/os-release", 0o644, text(os_release))?;
+    root.put("etc/resolv.conf", symlink("/run/coracle/etc/resolv.conf"))?;
+    root.put("etc/hosts", symlink("/run/coracle/etc/hosts"))?;
+    Ok(root)
+}
+
+/// The initrd: init, the modules that lead to the root, and the mount points init needs before it.
+fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
+    let mut tree = Tree::default();
+    for directory in ["dev", "proc", "sys", "run", "sysroot"] {
+        tree.make_directories(directory)?;
+    }
+    let console = Kind::CharDevice { major: 5, minor: 1 };
+    tree.put("dev/console", Inode { metadata: Metadata::with_mode(0o600), kind: console })?;
+    tree.put_file("init", 0o755, data(guest::INIT))?;
+    let modules = module_paths(modules, "/modules");
+    let list: String = modules.iter().map(|(path, _)| format!("{path}\n")).collect();
+    tree.put_file("modules.load", 0o644, text(&list))?;
+    for (path, content) in modules {
+        tree.put_file(&path, 0o644, content)?;
+    }
+    Ok(tree)
+}
+
+fn module_paths(modules: &[Module], folder: &str) -> Vec<(String, Content)> {
+    modules.iter().map(|module| (format!("{folder}/{}", module.file_name), module.content.clone())).collect()
+}
+
+/// A workload's layers, each once however many workloads have it, and its bundle.
+fn add_workload(root: &mut Tree, input: WorkloadInput) -> Result<(), PlanError> {
+    let name = input.workload.name.clone();
+    let mut lower = Vec::new();
+    for layer in input.layers {
+        let path = format!("{LAYERS_DIR}/{}", layer_name(&layer.id));
+        if root.lookup(&path).is_none() {
+            let at = root.make_directories(&path)?;
+            root.graft(at, layer.tree)?;
+        }
+        lower.insert(0, path);
+    }
+    if lower.iter().map(|path| path.len() + 1).sum::<usize>() > LOWER_OPTION_LIMIT {
+        return Err(PlanError::TooManyLayers { workload: name, layers: lower.len() });
+    }
+    let config = bundle::config_json(&input.workload, &input.process, &lower);
+    let folder = format!("{BUNDLES_DIR}/{name}");
+    root.make_directories(&format!("{folder}/rootfs"))?;
+    root.put_file(&format!("{folder}/config.json"), 0o644, text(&config.to_string()))?;
+    Ok(())
+}
+
+/// 96 bits of the digest tell layers apart and keep overlayfs's options short.
+fn layer_name(id: &str) -> &str {
+    id.get(..24).unwrap_or(id)
+}
+
