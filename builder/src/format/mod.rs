@@ -6,8 +6,10 @@
 //! the clock, and nothing draws random numbers.
 
 pub mod content;
+pub mod erofs;
 pub mod gpt;
 pub mod region;
+pub mod verity;
 
 use uuid::Uuid;
 
