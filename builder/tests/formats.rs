@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use builder::format::content::Copier;
 use builder::format::region::Region;
-use builder::format::{erofs, gpt, verity};
+use builder::format::{erofs, gpt, pe, verity};
 use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
 
@@ -136,6 +136,42 @@ fn veritysetup_verifies_hash_trees_of_each_depth() {
         );
         assert!(!ok, "veritysetup must see the changed byte");
     }
+}
+
+#[test]
+fn objdump_reads_the_unified_kernel_image() {
+    let stub = Path::new("/usr/lib/systemd/boot/efi/linuxx64.efi.stub");
+    let stub = std::fs::read(stub).expect("systemd's stub (Debian package systemd-boot-efi)");
+    let kernel = vec![0x90; 70_000];
+    let added = [
+        (".osrel", &b"ID=coracle\n"[..]),
+        (".cmdline", b"quiet"),
+        (".uname", b"6.1.0"),
+        (".initrd", &[1; 10_000]),
+        (".linux", &kernel),
+    ];
+    let image = pe::append_sections(&stub, &added).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("uki.efi");
+    std::fs::write(&path, &image).unwrap();
+    let text = tool("binutils", "objdump", &[&"-h", &path]);
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (name, data) in added {
+        let row = rows.iter().find(|row| row.get(1) == Some(&name)).unwrap();
+        assert_eq!(usize::from_str_radix(row[2], 16).unwrap(), data.len());
+        assert_eq!(u64::from_str_radix(row[3], 16).unwrap() % 4096, 0);
+        let at = usize::from_str_radix(row[5], 16).unwrap();
+        assert_eq!(&image[at..at + data.len()], data);
+    }
+    assert!(
+        pe::sections(&image)
+            .unwrap()
+            .iter()
+            .any(|section| section.name == ".sbat")
+    );
 }
 
 /// A small generator of pseudo-random numbers (SplitMix64), so that every run tries the same trees.

@@ -8,6 +8,7 @@
 pub mod content;
 pub mod erofs;
 pub mod gpt;
+pub mod pe;
 pub mod region;
 pub mod verity;
 
