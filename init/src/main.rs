@@ -1,2 +1,5 @@
-//! To be written.
-fn main() {}
+//! The `coracle-init` binary; see the library for what it does.
+
+fn main() {
+    coracle_init::initramfs::run();
+}

@@ -1,0 +1,218 @@
+//! The first life: from the initramfs into the verified root.
+//!
+//! Loads the modules, finds the two root partitions by the GUIDs that the root hash gives (Discoverable
+//! Partitions Specification), sets dm-verity up over them, mounts the root and becomes the init in it. Any
+//! failure ends in `refused:` and power off: without a root that matches its hash nothing is executed.
+
+use std::error::Error;
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, mount, mount_move};
+
+use crate::cmdline::{self, RootHash};
+use crate::console::Console;
+use crate::disks::{PartitionDevice, Survey};
+use crate::dm::DeviceMapper;
+use crate::gpt::Guid;
+use crate::sys::{self, Stage};
+use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
+use crate::verity::{SUPERBLOCK_SIZE, Superblock};
+use crate::{INIT_PATH, ROOT_DEVICE_NAME, describe, halt, modules, mounts};
+
+const MODULE_LIST: &str = "/modules.load";
+const NEW_ROOT: &str = "/sysroot";
+/// How long slow disks (USB, SCSI) may take to appear.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn Error>;
+
+/// Runs the first life; it ends in another program or in a refusal.
+pub fn run() -> ! {
+    let mounted = mounts::mount_early();
+    let mut console = Console::open();
+    sys::mark(Stage::Initramfs);
+    console.say("stage initramfs");
+    let failure = match mounted {
+        Err(error) => error.into(),
+        Ok(()) => match enter_root(&mut console) {
+            Err(error) => error,
+            Ok(never) => match never {},
+        },
+    };
+    halt::refuse(&mut console, describe(failure.as_ref()))
+}
+
+fn enter_root(console: &mut Console) -> Result<std::convert::Infallible, Failure> {
+    let root_hash = cmdline::root_hash(&fs::read_to_string("/proc/cmdline")?)?;
+    // Open before the modules are loaded, so that no device can appear unseen.
+    let uevents = UeventSocket::open().map_err(|error| format!("cannot listen for devices: {error}"))?;
+    load_modules(console);
+    let (data, hash) = find_root_partitions(&root_hash, &uevents)?;
+    let device = set_up_verity(&data, &hash, &root_hash)?;
+    mount_root(&device).map_err(|error| explain_corruption(error, &uevents))?;
+    sys::mark(Stage::Root);
+    console.say("stage root");
+    console.drain(Duration::from_millis(200));
+    switch_root(&uevents)
+}
+
+/// A module that fails is told, not fatal: what it was needed for will be missed by its name.
+fn load_modules(console: &mut Console) {
+    let list = match fs::read_to_string(MODULE_LIST) {
+        Ok(list) => list,
+        Err(error) => return console.say(format_args!("cannot read {MODULE_LIST}: {error}")),
+    };
+    for path in modules::parse_list(&list) {
+        if let Err(error) = modules::load(path) {
+            console.say(describe(&error));
+        }
+    }
+}
+
+/// The root's GUID is the first half of its hash, the hash partition's the second.
+fn partition_guids(root_hash: &RootHash) -> (Guid, Guid) {
+    let half = |from: usize| Guid::from_text_order(std::array::from_fn(|at| root_hash[from + at]));
+    (half(0), half(16))
+}
+
+fn find_root_partitions(
+    root_hash: &RootHash,
+    uevents: &UeventSocket,
+) -> Result<(PartitionDevice, PartitionDevice), Failure> {
+    let (data, hash) = partition_guids(root_hash);
+    let deadline = Instant::now() + DEVICE_DEADLINE;
+    loop {
+        while uevents.next().is_some() {}
+        let survey = Survey::take();
+        if let (Some(data), Some(hash)) = (survey.find(data), survey.find(hash)) {
+            return Ok((data.clone(), hash.clone()));
+        }
+        if !wait_for_block_device(uevents, deadline) {
+            let seconds = DEVICE_DEADLINE.as_secs();
+            let found = survey.describe();
+            return Err(format!("no root partition {data} with verity partition {hash} after {seconds} s; found: {found}").into());
+        }
+    }
+}
+
+/// `false` once the deadline is over.
+fn wait_for_block_device(uevents: &UeventSocket, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        if uevents.wait(left) == Some(Uevent::BlockAdded) {
+            return true;
+        }
+    }
+}
+
+/// Makes the device of the verified root and returns its node.
+fn set_up_verity(data: &PartitionDevice, hash: &PartitionDevice, root_hash: &RootHash) -> Result<String, Failure> {
+    let mut bytes = [0; SUPERBLOCK_SIZE];
+    let node = hash.node.display();
+    File::open(&hash.node)
+        .and_then(|file| file.read_exact_at(&mut bytes, 0))
+        .map_err(|error| format!("cannot read the verity superblock of {node}: {error}"))?;
+    let superblock =
+        Superblock::parse(&bytes, data.size, hash.size).map_err(|error| format!("{node}: {error}"))?;
+    let table = superblock.table(&data.number, &hash.number, root_hash);
+    let minor = DeviceMapper::open()?.create_read_only(ROOT_DEVICE_NAME, "verity", superblock.sectors(), &table)?;
+    Ok(format!("/dev/dm-{minor}"))
+}
+
+/// Mounts the root, and reads the next init to its end: a corrupted page of it is an error here, and would be
+/// a fatal signal for PID 1 once it runs.
+fn mount_root(device: &str) -> Result<(), Failure> {
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
+    mount(device, NEW_ROOT, "erofs", flags, None::<&CStr>)
+        .map_err(|errno| format!("cannot mount the verified root {device} as erofs: {}", io::Error::from(errno)))?;
+    let path = format!("{NEW_ROOT}{INIT_PATH}");
+    let read_all = |mut file: File| {
+        let mut chunk = vec![0; 128 * 1024];
+        while file.read(&mut chunk)? > 0 {}
+        Ok(())
+    };
+    File::open(&path).and_then(read_all).map_err(|error| format!("cannot read {INIT_PATH} in the root: {error}").into())
+}
+
+/// Adds the block to a failure that dm-verity told of.
+fn explain_corruption(error: Failure, uevents: &UeventSocket) -> Failure {
+    let corrupted = std::iter::from_fn(|| uevents.next()).find_map(|event| match event {
+        Uevent::Corrupted(block) => Some(block),
+        _ => None,
+    });
+    corrupted.map_or(error, |block| corruption_message(&block).into())
+}
+
+/// The words of a refusal for a corrupted block.
+#[must_use]
+pub fn corruption_message(block: &CorruptBlock) -> String {
+    format!("the verified root is corrupted at block {} of {} ({})", block.block, block.kind, block.device)
+}
+
+/// Moves the mounts over, frees the initramfs and executes the root's init.
+fn switch_root(uevents: &UeventSocket) -> Result<std::convert::Infallible, Failure> {
+    for directory in ["/dev", "/proc", "/sys"] {
+        mount_move(directory, format!("{NEW_ROOT}{directory}"))
+            .map_err(|errno| format!("cannot move {directory} to the root: {}", io::Error::from(errno)))?;
+    }
+    remove_files(Path::new("/"), fs::metadata("/")?.dev());
+    std::env::set_current_dir(NEW_ROOT)?;
+    mount_move(".", "/").map_err(|errno| format!("cannot move the root to /: {}", io::Error::from(errno)))?;
+    rustix::process::chroot(".").map_err(|errno| format!("cannot enter the root: {}", io::Error::from(errno)))?;
+    std::env::set_current_dir("/")?;
+    let error = Command::new(INIT_PATH).exec();
+    let failure = format!("cannot execute {INIT_PATH} of the root: {error}");
+    Err(explain_corruption(failure.into(), uevents))
+}
+
+/// Gives the initramfs's memory back. Stays on its file system, and follows no links.
+fn remove_files(directory: &Path, device: u64) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.dev() != device {
+            continue;
+        }
+        if metadata.is_dir() {
+            remove_files(&entry.path(), device);
+        } else if let Ok(path) = CString::new(entry.path().as_os_str().as_bytes()) {
+            let _ = rustix::fs::unlink(path.as_c_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guids_are_the_halves_of_the_hash_as_text() {
+        let hash: RootHash = std::array::from_fn(|at| at as u8);
+        let (data, verity) = partition_guids(&hash);
+        assert_eq!(data.to_string(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!(verity.to_string(), "10111213-1415-1617-1819-1a1b1c1d1e1f");
+    }
+
+    #[test]
+    fn freeing_removes_files_and_keeps_directories() {
+        let directory = std::env::temp_dir().join(format!("coracle-init-test-{}", std::process::id()));
+        fs::create_dir_all(directory.join("modules")).unwrap();
+        fs::write(directory.join("modules/a.ko"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", directory.join("link")).unwrap();
+        remove_files(&directory, fs::metadata(&directory).unwrap().dev());
+        assert!(!directory.join("modules/a.ko").exists() && directory.join("modules").exists());
+        assert!(Path::new("/etc/passwd").exists());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,40 @@
+//! Coracle's PID 1, and its short-lived children, in one static binary.
+//!
+//! In the initramfs it sets up the verified root ([`initramfs`]); in the root it supervises the workloads.
+//! Modules that decide (`gpt`, `verity`, `cmdline`, `lines`, [`supervise::engine`]) do no input or output;
+//! modules that act are thin. Every `unsafe` is in [`sys`].
+
+pub mod cmdline;
+pub mod console;
+pub mod disks;
+pub mod dm;
+pub mod gpt;
+pub mod halt;
+pub mod initramfs;
+pub mod lines;
+pub mod modules;
+pub mod mounts;
+pub mod supervise;
+pub mod sys;
+pub mod uevent;
+pub mod verity;
+
+use std::error::Error;
+
+/// This program in the verified root.
+pub const INIT_PATH: &str = "/usr/lib/coracle/init";
+/// The device mapper's name of the verified root.
+pub const ROOT_DEVICE_NAME: &str = "root";
+
+/// An error with its causes in one line.
+#[must_use]
+pub fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

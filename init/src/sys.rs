@@ -1,0 +1,175 @@
+//! Every `unsafe` of init: stage markers, signal handlers, the device-mapper ioctl, raw signals.
+//!
+//! Each function here is safe to call; the reasons stand at the blocks. Everything else that init asks of
+//! the kernel goes through rustix's safe calls. Nothing is decided in this module.
+#![allow(unsafe_code, reason = "the one place for what no safe crate offers")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::pipe::PipeFlags;
+
+/// A point of the boot that the instruction counter notes; the value is the marker's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Running in the initramfs.
+    Initramfs,
+    /// The verified root is mounted.
+    Root,
+    /// The root's own mounts are done.
+    System,
+    /// The state partition is mounted.
+    State,
+    /// An address is bound.
+    Network,
+    /// Every workload is ready.
+    Ready,
+    /// The machine is going down.
+    Stopping,
+    /// Everything is unmounted.
+    PowerOff,
+    /// One more workload is ready.
+    WorkloadReady,
+}
+
+/// `nop dword ptr [rax + 0x0C0AC100 + N]`: touches no memory, changes no register, and is found by its
+/// bytes (`0f 1f 80 imm32`) when an emulator translates it.
+macro_rules! marker {
+    ($offset:literal) => {
+        // SAFETY: a `nop` with a memory operand computes no access; it has no effect at all.
+        unsafe {
+            std::arch::asm!(concat!("nop dword ptr [rax + ", $offset, "]"), options(nomem, nostack, preserves_flags))
+        }
+    };
+}
+
+/// Executes the marker of `stage` once.
+#[inline(never)]
+pub fn mark(stage: Stage) {
+    match stage {
+        Stage::Initramfs => marker!("0x0C0AC101"),
+        Stage::Root => marker!("0x0C0AC102"),
+        Stage::System => marker!("0x0C0AC103"),
+        Stage::State => marker!("0x0C0AC104"),
+        Stage::Network => marker!("0x0C0AC105"),
+        Stage::Ready => marker!("0x0C0AC106"),
+        Stage::Stopping => marker!("0x0C0AC107"),
+        Stage::PowerOff => marker!("0x0C0AC108"),
+        Stage::WorkloadReady => marker!("0x0C0AC109"),
+    }
+}
+
+/// The write end of the pipe that signal handlers write their number to; -1 before [`catch_signals`].
+static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Writes the signal's number to the pipe, and keeps `errno` as it was.
+extern "C" fn note_signal(signal: libc::c_int) {
+    let fd = SIGNAL_PIPE.load(Ordering::Relaxed);
+    let byte = signal as u8;
+    // SAFETY: write(2) is async-signal-safe, the buffer is one byte on this stack, and errno's location is
+    // valid for the whole thread.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(fd, (&raw const byte).cast(), 1);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Turns `signals` into bytes on the returned pipe (non-blocking; one byte a signal, its number).
+///
+/// A pipe, not a signalfd: a signalfd needs the signals blocked, and a blocked mask is inherited by every
+/// program that init executes. Handlers are not inherited.
+///
+/// # Errors
+/// When no pipe can be made or a number is no catchable signal.
+pub fn catch_signals(signals: &[i32]) -> io::Result<OwnedFd> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // The handler needs the descriptor as long as the process lives.
+    SIGNAL_PIPE.store(write.into_raw_fd(), Ordering::Relaxed);
+    for &signal in signals {
+        // SAFETY: the struct is plain data, zero is valid for each field, and the handler has the type
+        // that a sigaction without SA_SIGINFO calls.
+        let result = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = note_signal as extern "C" fn(libc::c_int) as usize;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(read)
+}
+
+/// Sends any signal by its number, real-time ones too. `pid` -1 reaches every process but this one.
+///
+/// # Errors
+/// `ESRCH` when nothing is left to signal, `EINVAL` for a number that is no signal.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) takes two integers and touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// One device-mapper ioctl: `request` is the full number, `buffer` a `struct dm_ioctl` with what follows it.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn device_mapper_ioctl(control: BorrowedFd<'_>, request: u32, buffer: &mut [u8]) -> io::Result<()> {
+    assert!(buffer.len() >= crate::dm::HEADER_SIZE, "a dm_ioctl is never shorter than its header");
+    let size = u32::try_from(buffer.len()).expect("requests are a few kilobytes");
+    buffer[12..16].copy_from_slice(&size.to_ne_bytes());
+    // SAFETY: the kernel reads and writes at most `data_size` bytes (just set to the buffer's length) at the
+    // pointer, which stays borrowed mutably for the call.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), libc::Ioctl::from(request), buffer.as_mut_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds a socket to one network interface (`SO_BINDTODEVICE`).
+///
+/// # Errors
+/// `ENODEV` when there is no such interface.
+pub fn bind_to_device(socket: impl AsFd, device: &str) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(device.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the pointer and the length describe `device`, which outlives the call; the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            device.as_ptr().cast(),
+            length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caught_signal_arrives_as_its_number() {
+        let pipe = catch_signals(&[libc::SIGUSR2]).unwrap();
+        kill(i32::try_from(std::process::id()).unwrap(), libc::SIGUSR2).unwrap();
+        let mut byte = [0_u8; 1];
+        // The signal may be delivered to another thread of the test binary a moment later.
+        for _ in 0..1000 {
+            if rustix::io::read(&pipe, &mut byte).is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert_eq!(i32::from(byte[0]), libc::SIGUSR2);
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_refused() {
+        assert!(catch_signals(&[4711]).is_err());
+        assert!(kill(1, 4711).is_err());
+    }
+}
