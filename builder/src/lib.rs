@@ -5,3 +5,4 @@ pub mod format;
 pub mod progress;
 pub mod source;
 pub mod tree;
+pub mod vm;
