@@ -126,9 +126,40 @@ impl Image {
 
     /// The file at a path, looked up through all layers, symbolic links followed (also a last one).
     pub fn find(&self, path: &str) -> Option<(&Layer, InodeId)> {
+        let (layer, id) = *self.resolve(path)?.last()?.parts.first()?;
+        Some((&self.layers[layer], id))
+    }
+
+    /// The path of a directory without symbolic links. What of it does not exist yet is kept as it is; `None` if
+    /// something on the way exists and is no directory.
+    pub fn real_path(&self, path: &str) -> Option<String> {
+        let mut real = String::new();
+        let mut rest = path.split('/').filter(|name| !name.is_empty());
+        while let Some(name) = rest.next() {
+            let next = format!("{real}/{name}");
+            if let Some(way) = self.resolve(&next) {
+                let (layer, id) = *way.last()?.parts.first()?;
+                self.layers[layer].tree.entries(id)?;
+                let names = way[1..].iter().map(|step| String::from_utf8_lossy(&step.name));
+                real = names.map(|name| format!("/{name}")).collect();
+                continue;
+            }
+            let parent = self.resolve(&real)?;
+            if !self.merged_child(&parent.last()?.parts, name.as_bytes()).is_empty() {
+                return None;
+            }
+            return Some(rest.fold(next, |path, name| format!("{path}/{name}")));
+        }
+        Some(if real.is_empty() { "/".into() } else { real })
+    }
+
+    /// The steps from the root to what a path leads to, links followed; `None` if it leads nowhere.
+    fn resolve(&self, path: &str) -> Option<Vec<Step>> {
         let mut todo: Vec<Vec<u8>> = components(path.as_bytes());
-        // Each step of the way is a merged directory: its parts in the layers, top first.
-        let mut way = vec![self.root()];
+        let mut way = vec![Step {
+            name: Vec::new(),
+            parts: self.root(),
+        }];
         let mut links = 0;
         while let Some(name) = todo.pop() {
             if name == b".." {
@@ -137,10 +168,10 @@ impl Image {
                 }
                 continue;
             }
-            let found = self.merged_child(way.last()?, &name);
-            let (layer, id) = *found.first()?;
+            let parts = self.merged_child(&way.last()?.parts, &name);
+            let (layer, id) = *parts.first()?;
             match &self.layers[layer].tree.inode(id).kind {
-                Kind::Directory(_) => way.push(found),
+                Kind::Directory(_) => way.push(Step { name, parts }),
                 Kind::Symlink(target) => {
                     links += 1;
                     if links > LINK_LIMIT {
@@ -151,12 +182,11 @@ impl Image {
                     }
                     todo.extend(components(target));
                 }
-                _ if todo.is_empty() => return Some((&self.layers[layer], id)),
+                _ if todo.is_empty() => way.push(Step { name, parts }),
                 _ => return None,
             }
         }
-        let (layer, id) = *way.last()?.first()?;
-        Some((&self.layers[layer], id))
+        Some(way)
     }
 
     /// The content of the regular file at a path, `cap` bytes at most.
@@ -206,6 +236,14 @@ impl Image {
         }
         found
     }
+}
+
+/// A step on the way to a file.
+struct Step {
+    /// Its name; empty for the root.
+    name: Vec<u8>,
+    /// A merged directory's parts in the layers, top first; or one file.
+    parts: Vec<(usize, InodeId)>,
 }
 
 /// Reads a file's bytes into memory.
