@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use builder::format::content::Copier;
 use builder::format::region::Region;
-use builder::format::{erofs, gpt, pe, verity};
+use builder::format::{erofs, fat, gpt, pe, verity};
 use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
 
@@ -172,6 +172,42 @@ fn objdump_reads_the_unified_kernel_image() {
             .iter()
             .any(|section| section.name == ".sbat")
     );
+}
+
+#[test]
+fn fsck_vfat_finds_nothing_to_repair() {
+    for (mib, label) in [(34, "ESP"), (64, "EFI SYSTEM"), (67, "A"), (300, "B")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("esp");
+        let file = sparse(&path, mib * MIB);
+        let mut tree = Tree::default();
+        for number in 0..700_u32 {
+            let name = format!(
+                "dir{}/A rather long name, number {number:03}.efi",
+                number % 5
+            );
+            let content = vec![number as u8; number as usize * 13 % 3000];
+            tree.put_file(&name, 0o644, Content::Bytes(content.into()))
+                .unwrap();
+        }
+        tree.put_file(
+            "EFI/BOOT/BOOTX64.EFI",
+            0o644,
+            Content::Bytes(vec![7; 1 << 20].into()),
+        )
+        .unwrap();
+        tree.make_directories("EMPTY/\u{e4}\u{1f6f6}").unwrap();
+        let options = fat::Options {
+            volume_id: 0x1234_abcd,
+            label: label.into(),
+            mtime: 1_700_000_000,
+        };
+        let mut window = Region::new(&file, 0, mib * MIB).fresh();
+        fat::write(&mut window, mib * MIB, &options, &tree).unwrap();
+        let text = tool("dosfstools", "fsck.vfat", &[&"-n", &"-v", &path]);
+        assert!(text.contains("711 files"), "{text}");
+        assert!(file.metadata().unwrap().blocks() * 512 < 8 * MIB);
+    }
 }
 
 /// A small generator of pseudo-random numbers (SplitMix64), so that every run tries the same trees.

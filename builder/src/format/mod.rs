@@ -7,6 +7,7 @@
 
 pub mod content;
 pub mod erofs;
+pub mod fat;
 pub mod gpt;
 pub mod pe;
 pub mod region;
