@@ -1,2 +1,17 @@
-//! To be written.
-fn main() {}
+//! The `coracle` command.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use builder::cli::Cli;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match builder::commands::execute(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{}", failure.render());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `coracle build`: file → inputs → plan → disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::cli::{Build, Choice};
+use crate::disk::{self, Written};
+use crate::failure::Failure;
+use crate::inputs;
+use crate::machine_file::MachineFile;
+use crate::output::Output;
+use crate::plan::Plan;
+use crate::progress::Progress;
+
+/// Builds and prints the image's path.
+pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let file = MachineFile::load(&arguments.file)?;
+    let target = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.img", file.spec.name)));
+    let written = build_image(&file, &arguments.choice, &target, progress)?;
+    progress.note(format!(
+        "built {} in {:.1} s: {} MiB, root hash {}",
+        target.display(),
+        begun.elapsed().as_secs_f64(),
+        written.table.disk_len >> 20,
+        written.root_hash
+    ));
+    println!("{}", target.display());
+    Ok(())
+}
+
+/// Builds the image of a file at `target`.
+pub(super) fn build_image(file: &MachineFile, choice: &Choice, target: &Path, progress: &Progress) -> Result<Written, Failure> {
+    // Refused early: nobody wants to wait for a build that has no place to go.
+    let output = Output::create(target)?;
+    let inputs = inputs::gather(file, choice, progress)?;
+    let plan = Plan::new(&file.spec, inputs, epoch()?)?;
+    let written = disk::write(output.file(), &plan, progress).map_err(|error| {
+        let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
+        let hint = full_disk_hint(&error);
+        Failure::work_with_hint(error, hint)
+    })?;
+    output.commit()?;
+    Ok(written)
+}
+
+/// The time of everything in the image: `SOURCE_DATE_EPOCH`, or the epoch itself.
+fn epoch() -> Result<i64, Failure> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let text = value.to_string_lossy();
+    text.parse::<u32>().map(i64::from).map_err(|_| {
+        Failure::Input(format!("error: SOURCE_DATE_EPOCH is `{text}`, not a number of seconds since 1970 (to 2106)"))
+    })
+}
+
+/// Where the file system is full, what to do.
+fn full_disk_hint(error: &anyhow::Error) -> Option<String> {
+    let full = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::StorageFull);
+    full.then(|| "the file system is full: make room or name another place with -o; an earlier image is untouched".to_owned())
+}

@@ -1,0 +1,104 @@
+//! `coracle check`: the file is read and validated, and what it says is told.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use config::boot::{Protocol, Readiness};
+use config::spec::{KernelSource, Source, Spec, Workload};
+
+use crate::bundle::ROOT_CAPABILITIES;
+use crate::failure::Failure;
+use crate::machine_file::MachineFile;
+
+/// Checks a file and prints the machine.
+///
+/// # Errors
+/// Every mistake in the file.
+pub(super) fn check(file: &Path) -> Result<(), Failure> {
+    let file = MachineFile::load(file)?;
+    print!("{}", describe(&file.spec));
+    Ok(())
+}
+
+fn describe(spec: &Spec) -> String {
+    let mut out = format!("{} {}, hostname {}\n", spec.name, spec.version, spec.hostname);
+    let kernel = match &spec.kernel {
+        KernelSource::Package { name, suite } => {
+            format!("{name} (Debian{})", suite.as_ref().map(|s| format!(" {s}")).unwrap_or_default())
+        }
+        KernelSource::Files { image, .. } => image.get_ref().clone(),
+    };
+    let state = spec.state_size.map_or("none: nothing is kept over a reboot".to_owned(), |size| format!("{} MiB", size >> 20));
+    for (what, value) in [("kernel", kernel), ("state", state)] {
+        line(&mut out, 2, what, &value);
+    }
+    for interface in &spec.interfaces {
+        let device = interface.device.as_deref().unwrap_or("first interface");
+        line(&mut out, 2, "network", &format!("{}: {device}{}", interface.label, if interface.dhcp { ", DHCPv4" } else { "" }));
+    }
+    for workload in &spec.workloads {
+        describe_workload(&mut out, workload);
+    }
+    out
+}
+
+fn line(out: &mut String, indent: usize, what: &str, value: &str) {
+    writeln!(out, "{:indent$}{what:<13}{value}", "").unwrap_or_default();
+}
+
+fn describe_workload(out: &mut String, workload: &Workload) {
+    writeln!(out, "  workload {}", workload.name).unwrap_or_default();
+    let root = match &workload.source {
+        Source::Image(reference) => reference.get_ref().clone(),
+        Source::Debian(packages) => format!("Debian packages {}", packages.get_ref().join(" ")),
+    };
+    let mut rows = vec![("root", root)];
+    if let Some(command) = &workload.command {
+        rows.push(("command", command.join(" ")));
+    }
+    for port in &workload.ports {
+        let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
+        rows.push(("port", format!("{} leads to {}{protocol}", port.published, port.target)));
+    }
+    if !workload.after.is_empty() {
+        rows.push(("after", workload.after.join(", ")));
+    }
+    for volume in &workload.volumes {
+        rows.push(("volume", format!("{} at {}{}", volume.name, volume.path, if volume.read_only { ", read-only" } else { "" })));
+    }
+    rows.push(("ready when", readiness(&workload.readiness)));
+    rows.push(("limits", limits(workload)));
+    rows.push(("network", "the machine's own".to_owned()));
+    rows.push(("capabilities", capabilities(workload)));
+    for (what, value) in rows {
+        line(out, 4, what, &value);
+    }
+}
+
+fn readiness(readiness: &Readiness) -> String {
+    match readiness {
+        Readiness::Started => "its process runs".to_owned(),
+        Readiness::Tcp { port } => format!("port {port} accepts"),
+        Readiness::Http { port, path, .. } => format!("http://:{port}{path} answers"),
+    }
+}
+
+fn limits(workload: &Workload) -> String {
+    let limits: Vec<String> = [
+        workload.memory.map(|bytes| format!("memory {} MiB", bytes >> 20)),
+        workload.cpu_millis.map(|millis| format!("processors {}.{:03}", millis / 1000, millis % 1000)),
+        workload.pids.map(|pids| format!("processes {pids}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if limits.is_empty() { "none".to_owned() } else { limits.join(", ") }
+}
+
+fn capabilities(workload: &Workload) -> String {
+    match &workload.capabilities {
+        Some(list) if list.is_empty() => "none".to_owned(),
+        Some(list) => list.join(" "),
+        None => format!("if it runs as root {}, else none", ROOT_CAPABILITIES.join(" ")),
+    }
+}

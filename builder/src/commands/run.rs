@@ -1,0 +1,161 @@
+//! `coracle run`: a file is built into a disk of its own and booted, a disk image is booted as it is.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::boot::{BootSpec, BootWorkload, Readiness};
+
+use super::build::build_image;
+use crate::cli::{Accel, Run};
+use crate::failure::Failure;
+use crate::image::{DiskImage, Uki};
+use crate::machine_file::MachineFile;
+use crate::progress::Progress;
+use crate::source::cache::Cache;
+use crate::vm::{self, DirectBoot, Forward, HttpCheck, Options, Outcome};
+
+/// Boots and stays until the machine has ended.
+pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
+    let cache = Cache::open(None)?;
+    // Holds what lives as long as the machine: the disk of a file, the kernel taken out of the image.
+    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(cache.folder())?;
+    let disk = if is_disk(&arguments.machine)? {
+        if arguments.choice.update || arguments.choice.kernel_package.is_some() {
+            return Err(Failure::Input(
+                "error: --update and --kernel-package choose what a build takes, and a disk image is built already\n\
+                 hint: give the machine's file instead, or leave the options out"
+                    .to_owned(),
+            ));
+        }
+        arguments.machine.clone()
+    } else {
+        let file = MachineFile::load(&arguments.machine)?;
+        let disk = folder.path().join(format!("{}.img", file.spec.name));
+        build_image(&file, &arguments.choice, &disk, progress)?;
+        disk
+    };
+    let image = DiskImage::open(&disk)?;
+    let spec = image.boot_spec()?;
+    let direct = extract_kernel(&image.uki()?, folder.path())?;
+    let options = options(arguments, &spec, disk, direct, cache.folder())?;
+    let outcome = vm::run(&options, &mut Terminal).map_err(|error| {
+        let hint = error.hint();
+        Failure::work_with_hint(error, hint)
+    })?;
+    print!("{}", report(&outcome));
+    Ok(())
+}
+
+/// The guest's console and what the host has to say go to standard error, results to standard output.
+struct Terminal;
+
+impl vm::Console for Terminal {
+    fn guest(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+
+    fn note(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+
+    fn result(&mut self, text: &str) {
+        println!("{text}");
+    }
+}
+
+/// A disk image has a GPT header in its second sector; a machine's file has not.
+fn is_disk(path: &Path) -> Result<bool, Failure> {
+    let cannot = |error: std::io::Error| Failure::Input(format!("error: cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(cannot)?;
+    let mut signature = [0; 8];
+    if file.metadata().map_err(cannot)?.is_dir() {
+        return Err(cannot(std::io::ErrorKind::IsADirectory.into()));
+    }
+    let has_header = file.read_exact_at(&mut signature, 512).is_ok() && &signature == b"EFI PART";
+    let mut first = [0; 4096];
+    let count = (&file).read(&mut first).map_err(cannot)?;
+    // A disk with a ruined table is still no text.
+    Ok(has_header || first[..count].contains(&0))
+}
+
+/// Writes kernel and initrd of a UKI into a folder.
+fn extract_kernel(uki: &Uki, folder: &Path) -> Result<DirectBoot, Failure> {
+    let write = |name: &str, section: &'static str| -> Result<PathBuf, Failure> {
+        let path = folder.join(name);
+        std::fs::write(&path, uki.section(section)?)?;
+        Ok(path)
+    };
+    Ok(DirectBoot { kernel: write("vmlinuz", ".linux")?, initrd: Some(write("initrd", ".initrd")?), cmdline: uki.command_line()? })
+}
+
+fn options(arguments: &Run, spec: &BootSpec, disk: PathBuf, direct: DirectBoot, cache: &Path) -> Result<Options, Failure> {
+    let mut options = Options::new(disk);
+    options.trial_kernel = Some(direct.kernel.clone());
+    options.direct = arguments.direct.then_some(direct);
+    options.accel = match arguments.accel {
+        Accel::Auto => vm::Accel::Auto,
+        Accel::Tcg => vm::Accel::Tcg,
+        Accel::Kvm => vm::Accel::Kvm,
+    };
+    options.memory_mib = arguments.memory;
+    options.cpus = arguments.cpus;
+    options.forwards = forwards(spec, &arguments.ports)?;
+    options.timeout = arguments.timeout.map(Duration::from_secs);
+    options.exit_when_ready = arguments.exit_when_ready;
+    options.cache = Some(cache.to_owned());
+    Ok(options)
+}
+
+/// Every published port, on this host's loopback address. The workloads share the machine's network, so the
+/// machine's port is the one that the workload itself listens on.
+fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failure> {
+    let published: Vec<u16> = spec.workloads.iter().flat_map(|w| &w.ports).map(|p| p.published).collect();
+    if let Some((unknown, _)) = moved.iter().find(|(port, _)| !published.contains(port)) {
+        let known: Vec<String> = published.iter().map(u16::to_string).collect();
+        return Err(Failure::Input(format!(
+            "error: --port {unknown}=…: the machine publishes no port {unknown}\nhint: it publishes {}",
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        )));
+    }
+    let mut forwards = Vec::new();
+    for workload in &spec.workloads {
+        for port in &workload.ports {
+            let host_port = match moved.iter().find(|(from, _)| *from == port.published) {
+                Some((_, 0)) => free_port()?,
+                Some((_, to)) => *to,
+                None => port.published,
+            };
+            forwards.push(Forward {
+                workload: workload.name.clone(),
+                host_address: Ipv4Addr::LOCALHOST,
+                host_port,
+                published: port.published,
+                guest_port: port.target,
+                protocol: port.protocol,
+                check: http_check(workload, port.target),
+            });
+        }
+    }
+    Ok(forwards)
+}
+
+fn http_check(workload: &BootWorkload, target: u16) -> Option<HttpCheck> {
+    match &workload.readiness {
+        Readiness::Http { port, path, host } if *port == target => Some(HttpCheck { path: path.clone(), host: host.clone() }),
+        _ => None,
+    }
+}
+
+/// A port that nobody has right now.
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// What standard output gets once the machine has ended well.
+fn report(outcome: &Outcome) -> String {
+    format!("\n{}", outcome.timeline)
+}

@@ -1,0 +1,250 @@
+//! Everything an image is made of, fetched and resolved: kernel, modules, boot loader, and for each workload its
+//! layers and its process. All I/O of a build but the writing happens here, so that the plan needs none.
+
+use std::sync::Arc;
+
+use config::boot::BootVolume;
+use config::manifest::Text;
+use config::spec::{FileContent, KernelSource, Source, Spec, Workload};
+use config::{Diagnostic, value};
+
+use crate::bundle::{self, Process, VOLUMES_DIR};
+use crate::cli::Choice;
+use crate::failure::Failure;
+use crate::lock::Lock;
+use crate::machine_file::MachineFile;
+use crate::overlay_files::file_layer;
+use crate::progress::Progress;
+use crate::source::cache::Cache;
+use crate::source::efi::{self, Efi};
+use crate::source::image::{Image, Layer};
+use crate::source::kernel::{self, Kernel};
+use crate::source::modules::{self, Module};
+use crate::source::user::{User, resolve_user};
+use crate::source::{debian, load};
+
+/// What leads to the root: the disk, dm-verity and EROFS.
+const INITRD_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "dm_verity", "erofs"];
+/// What the running machine needs: containers, state, network, power button, entropy.
+const ROOT_MODULES: [&str; 6] = ["overlay", "ext4", "virtio_net", "button", "evdev", "virtio_rng"];
+
+/// The search path of a workload whose image names none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// SIGTERM, the signal that asks a process to stop.
+const SIGTERM: i32 = 15;
+
+/// A build's inputs.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Modules of the initrd, in load order.
+    pub initrd_modules: Vec<Module>,
+    /// Modules of the root, in load order, without those of the initrd.
+    pub root_modules: Vec<Module>,
+    /// systemd-boot and the UKI's stub.
+    pub efi: Efi,
+    /// The workloads in start order.
+    pub workloads: Vec<WorkloadInput>,
+}
+
+/// A workload with all that its bundle needs.
+#[derive(Debug)]
+pub struct WorkloadInput {
+    /// What the file says of it.
+    pub workload: Workload,
+    /// Its layers, the lowest first, the file's own `files` on top.
+    pub layers: Vec<Layer>,
+    /// Its process.
+    pub process: Process,
+    /// Its volumes with their owners.
+    pub volumes: Vec<BootVolume>,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+}
+
+/// Fetches and resolves everything the file names; what was chosen anew is pinned in `coracle.lock`.
+///
+/// # Errors
+/// The first input that cannot be had or does not fit, with its place in the file where it has one.
+pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Result<Inputs, Failure> {
+    let spec = &file.spec;
+    let cache = Cache::open(None)?;
+    let mut lock = Lock::open(&file.folder().join("coracle.lock"))?;
+    if choice.update {
+        lock.renew();
+    }
+    let sources = Sources { file, cache: &cache, progress };
+    let kernel = sources.kernel(choice, &mut lock)?;
+    let initrd_modules = sources.modules(&kernel, &INITRD_MODULES, &spec.initrd_modules)?;
+    let mut root_modules = sources.modules(&kernel, &ROOT_MODULES, &spec.extra_modules)?;
+    root_modules.retain(|module| !initrd_modules.iter().any(|other| other.name == module.name));
+    let efi = sources.efi(&mut lock)?;
+    let mut workloads = Vec::new();
+    for workload in &spec.workloads {
+        workloads.push(sources.workload(spec, workload, &mut lock)?);
+    }
+    lock.save()?;
+    Ok(Inputs { kernel, initrd_modules, root_modules, efi, workloads })
+}
+
+/// What every source needs.
+struct Sources<'a> {
+    file: &'a MachineFile,
+    cache: &'a Cache,
+    progress: &'a Progress,
+}
+
+impl Sources<'_> {
+    fn kernel(&self, choice: &Choice, lock: &mut Lock) -> Result<Kernel, Failure> {
+        let package = match (&choice.kernel_package, &self.file.spec.kernel) {
+            (Some(name), KernelSource::Package { suite, .. }) => (name, suite.clone()),
+            (Some(name), KernelSource::Files { .. }) => (name, self.file.spec.debian_suite.clone()),
+            (None, KernelSource::Package { name, suite }) => (name, suite.clone()),
+            (None, KernelSource::Files { image, modules }) => {
+                let path = |text: &Text| self.file.folder().join(text.get_ref());
+                return kernel::from_files(&path(image), &path(modules)).map_err(|error| self.at(image, error));
+            }
+        };
+        Ok(kernel::from_package(package.0, package.1.as_deref(), lock, self.cache, self.progress)?)
+    }
+
+    fn modules(&self, kernel: &Kernel, needed: &[&str], asked: &[String]) -> Result<Vec<Module>, Failure> {
+        let wanted: Vec<&str> = needed.iter().copied().chain(asked.iter().map(String::as_str)).collect();
+        Ok(modules::resolve(kernel, &wanted)?)
+    }
+
+    fn efi(&self, lock: &mut Lock) -> Result<Efi, Failure> {
+        let spec = &self.file.spec;
+        let path = |text: &Option<Text>| text.as_ref().map(|text| self.file.folder().join(text.get_ref()));
+        Ok(efi::load(path(&spec.loader).as_deref(), path(&spec.stub).as_deref(), lock, self.cache, self.progress)?)
+    }
+
+    fn workload(&self, spec: &Spec, workload: &Workload, lock: &mut Lock) -> Result<WorkloadInput, Failure> {
+        let mut image = match &workload.source {
+            Source::Image(reference) => load(reference.get_ref(), self.file.folder(), self.cache, self.progress)
+                .map_err(|error| self.at(reference, error))?,
+            Source::Debian(packages) => {
+                debian::image(packages.get_ref(), spec.debian_suite.as_deref(), lock, self.cache, self.progress)?
+            }
+        };
+        if let Some(layer) = self.files(workload, &image)? {
+            image.layers.push(layer);
+        }
+        let user = self.user(workload, &image)?;
+        Ok(WorkloadInput {
+            process: self.process(workload, &image, &user)?,
+            volumes: volumes(workload, &image, &user),
+            stop_signal: stop_signal(workload, &image),
+            workload: workload.clone(),
+            layers: image.layers,
+        })
+    }
+
+    /// The layer of the file's own `files`, if there are any.
+    fn files(&self, workload: &Workload, image: &Image) -> Result<Option<Layer>, Failure> {
+        if workload.files.is_empty() {
+            return Ok(None);
+        }
+        let read = |text: &Text| {
+            let path = self.file.folder().join(text.get_ref());
+            std::fs::read(&path).map(Arc::from).map_err(|error| self.at(text, error))
+        };
+        let mut contents = Vec::new();
+        for file in &workload.files {
+            contents.push(match &file.content {
+                FileContent::Host(text) => Some(read(text)?),
+                FileContent::Text(text) => Some(Arc::from(text.as_bytes())),
+                FileContent::Link(_) => None,
+            });
+        }
+        file_layer(image, &workload.files, contents)
+            .map(Some)
+            .map_err(|error| Failure::work(anyhow::Error::new(error).context(format!("workload {}", workload.name))))
+    }
+
+    fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
+        match (&workload.user, &image.config.user) {
+            (Some(text), _) => resolve_user(image, text.get_ref()).map_err(|error| self.at(text, error)),
+            (None, Some(text)) if !text.is_empty() => resolve_user(image, text)
+                .map_err(|error| Failure::work(anyhow::Error::new(error).context(format!("the image of workload {}", workload.name)))),
+            _ => resolve_user(image, "0").map_err(Failure::work),
+        }
+    }
+
+    fn process(&self, workload: &Workload, image: &Image, user: &User) -> Result<Process, Failure> {
+        let args = arguments(workload, image);
+        if args.is_empty() {
+            return Err(Failure::Input(format!(
+                "error: workload {} has no command, and its image names none\nhint: add command = [\"PROGRAM\", …] to [workload.{}]",
+                workload.name, workload.name
+            )));
+        }
+        Ok(Process {
+            args,
+            env: environment(workload, image, user),
+            cwd: workload
+                .working_dir
+                .clone()
+                .or_else(|| image.config.working_dir.clone().filter(|dir| dir.starts_with('/')))
+                .unwrap_or_else(|| "/".to_owned()),
+            uid: user.uid,
+            gid: user.gid,
+            additional_gids: user.additional_gids.clone(),
+            capabilities: bundle::capabilities(workload, user.uid),
+        })
+    }
+
+    /// An error of an input at the place in the file that names it.
+    fn at(&self, text: &Text, error: impl Into<anyhow::Error>) -> Failure {
+        let message = format!("{:#}", error.into());
+        self.file.mistake(Diagnostic::at(text.span(), message))
+    }
+}
+
+/// The command, or the image's entrypoint with the arguments or the image's own command behind it.
+fn arguments(workload: &Workload, image: &Image) -> Vec<String> {
+    match &workload.command {
+        Some(command) => command.clone(),
+        None => {
+            let behind = workload.args.as_ref().unwrap_or(&image.config.command);
+            image.config.entrypoint.iter().chain(behind).cloned().collect()
+        }
+    }
+}
+
+/// The image's variables, then the file's in their place; `PATH` and `HOME` are always there.
+fn environment(workload: &Workload, image: &Image, user: &User) -> Vec<String> {
+    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOME={}", user.home.as_deref().unwrap_or("/"))];
+    let own = workload.env.iter().map(|(name, value)| format!("{name}={value}"));
+    for pair in image.config.env.iter().cloned().chain(own) {
+        let name = pair.split('=').next().unwrap_or_default().to_owned();
+        env.retain(|other| other.split('=').next() != Some(&name));
+        env.push(pair);
+    }
+    env
+}
+
+/// A new volume takes the owner and mode of the image's own directory there, else those of the workload's user.
+fn volumes(workload: &Workload, image: &Image, user: &User) -> Vec<BootVolume> {
+    let volume = |volume: &config::spec::Volume| {
+        let path = format!("{VOLUMES_DIR}/{}", volume.name);
+        let directory = image
+            .find(&volume.path)
+            .filter(|(layer, id)| layer.tree.entries(*id).is_some())
+            .map(|(layer, id)| &layer.tree.inode(id).metadata);
+        match directory {
+            Some(meta) => BootVolume { path, uid: meta.uid, gid: meta.gid, mode: u32::from(meta.mode) },
+            None => BootVolume { path, uid: user.uid, gid: user.gid, mode: 0o755 },
+        }
+    };
+    workload.volumes.iter().map(volume).collect()
+}
+
+fn stop_signal(workload: &Workload, image: &Image) -> i32 {
+    let of_image = || {
+        let text = Text::new(0..0, image.config.stop_signal.clone()?);
+        value::signal(&text).ok()
+    };
+    workload.stop_signal.or_else(of_image).unwrap_or(SIGTERM)
+}
