@@ -1,0 +1,212 @@
+//! The container's own process, from clone3 to execve: carries out the plan in the only safe order.
+//!
+//! Reports the first failure to the runtime and ends. Decides nothing and allocates no process.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setrlimit, setsid, umask};
+use rustix::system::{setdomainname, sethostname};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs};
+
+use crate::error::{Context, Error, Result, chain};
+use crate::plan::{Plan, Process};
+use crate::tree::{Missing, Tree};
+use crate::{devices, identity, mounts, report, rootfs, sys};
+
+/// What the process gets from the runtime besides the plan.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    /// To report on.
+    pub(crate) control: UnixStream,
+    /// Where `start` will connect; without it the word to go comes over `control`.
+    pub(crate) start: Option<UnixListener>,
+    /// Namespaces to join, opened by the runtime.
+    pub(crate) namespaces: Vec<(i32, OwnedFd)>,
+    /// Descriptors after the standard three that the command inherits.
+    pub(crate) preserve_fds: u32,
+    /// Whether to keep the caller's session keyring.
+    pub(crate) keep_keyring: bool,
+    /// The container's cgroup.
+    pub(crate) cgroup: PathBuf,
+}
+
+/// Sets up, waits for the word, executes. Never returns to the copy of the runtime's code.
+pub(crate) fn run(plan: &Plan, inheritance: Inheritance) -> ! {
+    let mut control = match inheritance.control.try_clone() {
+        Ok(control) => control,
+        Err(_) => sys::exit_now(1),
+    };
+    let mut starter = None;
+    let Err(error) = live(plan, inheritance, &mut starter);
+    report::send_failure(starter.as_mut().unwrap_or(&mut control), &chain(&error));
+    sys::exit_now(1)
+}
+
+fn live(
+    plan: &Plan,
+    inheritance: Inheritance,
+    starter: &mut Option<UnixStream>,
+) -> Result<std::convert::Infallible> {
+    let Inheritance {
+        mut control,
+        start,
+        namespaces,
+        preserve_fds,
+        keep_keyring,
+        cgroup,
+    } = inheritance;
+    isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
+    let cwd = build_root(plan, &cgroup)?;
+    fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
+    let (program, env) = drop_privileges(&plan.process)?;
+    report::send_ready(&mut control).during("report to the runtime")?;
+    match start {
+        Some(listener) => {
+            *starter = Some(report::accept_go(&listener).during("wait for the start")?)
+        }
+        None => report::await_go(&mut control).during("wait for the start")?,
+    }
+    // With no_new_privs the filter needs no privilege, and goes on last: so it need not allow what the runtime does.
+    if plan.process.no_new_privileges {
+        load_filter(&plan.process)?;
+    }
+    let failure = sys::execve(&program, &plan.process.args, &env);
+    Err(failure).at("execute", &plan.process.program)
+}
+
+/// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.
+fn isolate(
+    plan: &Plan,
+    join: &[(i32, OwnedFd)],
+    preserve_fds: u32,
+    keep_keyring: bool,
+) -> Result<()> {
+    sys::reset_signals();
+    umask(Mode::empty());
+    sys::close_on_exec_from(3 + preserve_fds).during("mark descriptors close-on-exec")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
+    setsid().during("make a session")?;
+    if !keep_keyring {
+        sys::join_new_session_keyring().during("leave the session keyring")?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        let path = Path::new("/proc/self/oom_score_adj");
+        std::fs::write(path, score.to_string()).at("write", path)?;
+    }
+    for (kind, namespace) in join {
+        let kind = ThreadNameSpaceType::from_bits_retain(*kind as u32);
+        move_into_thread_name_spaces(namespace.as_fd(), kind)
+            .during(format!("join namespace {kind:?}"))?;
+    }
+    // clone3 would root a cgroup namespace at the cgroup of the caller, so it is made here, inside.
+    if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
+        sys::unshare(libc::CLONE_NEWCGROUP).during("make a cgroup namespace")?;
+    }
+    if plan.namespaces.new & libc::CLONE_NEWNET != 0 {
+        sys::bring_loopback_up().during("bring up the loopback device")?;
+    }
+    Ok(())
+}
+
+/// Builds the root and moves into it. Returns the working directory.
+fn build_root(plan: &Plan, cgroup: &Path) -> Result<OwnedFd> {
+    let destinations: Vec<&Path> = plan
+        .mounts
+        .iter()
+        .map(|mount| mount.destination.as_path())
+        .collect();
+    let tree = rootfs::prepare(&plan.root, &destinations)?;
+    let visible_cgroup = (!plan.namespaces.has(libc::CLONE_NEWCGROUP)).then_some(cgroup);
+    for mount in &plan.mounts {
+        mounts::mount(&tree, mount, visible_cgroup)?;
+    }
+    if let Some(devices) = &plan.devices {
+        devices::populate(&tree, devices)?;
+    }
+    write_sysctls(&plan.sysctl)?;
+    if let Some(name) = &plan.hostname {
+        sethostname(name.as_bytes()).during(format!("set hostname {name:?}"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        setdomainname(name.as_bytes()).during(format!("set domainname {name:?}"))?;
+    }
+    rootfs::make_readonly(&tree, &plan.readonly_paths)?;
+    rootfs::mask(
+        &tree,
+        &plan.masked_paths,
+        devices::open_null(&tree)?.as_ref(),
+    )?;
+    let cwd = find_cwd(&tree, &plan.process.cwd)?;
+    rootfs::seal(&tree, &plan.root)?;
+    Ok(cwd)
+}
+
+/// Resolved before the host's root is gone, and without magic links, so that no descriptor of the host's can be
+/// the working directory.
+fn find_cwd(tree: &Tree, cwd: &Path) -> Result<OwnedFd> {
+    tree.ensure(cwd, Missing::Directory)
+}
+
+/// Writes through a procfs of our own that is mounted nowhere, so that nothing in the image can redirect it.
+fn write_sysctls(list: &[(PathBuf, String)]) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let proc = mounts::new_filesystem("proc", None, &[])?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    for (name, value) in list {
+        let path = Path::new("sys").join(name);
+        let file = openat2(
+            &proc,
+            &path,
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+        .at("open /proc/sys parameter", name)?;
+        File::from(file)
+            .write_all(value.as_bytes())
+            .at("write /proc/sys parameter", name)?;
+    }
+    Ok(())
+}
+
+/// Becomes what the command will be. Returns the file to execute and the environment.
+fn drop_privileges(process: &Process) -> Result<(CString, Vec<CString>)> {
+    for &(resource, limit) in &process.rlimits {
+        setrlimit(resource, limit).during(format!("set resource limit {resource:?}"))?;
+    }
+    // Without no_new_privs, loading the filter needs a capability that is gone afterwards.
+    if !process.no_new_privileges {
+        load_filter(process)?;
+    }
+    identity::assume(&process.user, &process.capabilities)?;
+    if process.no_new_privileges {
+        set_no_new_privs(true).during("set no_new_privs")?;
+    }
+    let mut env = process.env.clone();
+    if identity::variable(&env, "HOME").is_none() {
+        let home = identity::home(process.user.uid);
+        let entry = [b"HOME=", home.as_os_str().as_bytes()].concat();
+        env.push(CString::new(entry).map_err(|_| Error::Child("NUL in /etc/passwd".into()))?);
+    }
+    let program = identity::find_program(&process.program, &env)?;
+    umask(Mode::from_raw_mode(process.umask));
+    Ok((program, env))
+}
+
+fn load_filter(process: &Process) -> Result<()> {
+    match &process.filter {
+        Some(filter) => {
+            sys::load_seccomp(&filter.instructions, filter.flags).during("load the seccomp filter")
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,275 @@
+//! `create` and `run`: from a bundle to a process that is set up or executed.
+//!
+//! Whatever fails on the way, nothing is left: no process, no cgroup, no state.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use crate::cgroup::Cgroup;
+use crate::child::{self, Inheritance};
+use crate::error::{Context, Error, Result};
+use crate::log::{self, Log};
+use crate::plan::Plan;
+use crate::report::{self, Report};
+use crate::state::{self, Container, Lock, Process, Record, Status};
+use crate::{spec, sys};
+
+/// The options of `create` and `run`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Directory with `config.json`.
+    pub bundle: PathBuf,
+    /// Where to write the process id.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors after the standard three the command inherits.
+    pub preserve_fds: u32,
+    /// Whether the command keeps the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+/// Sets the container up; its command waits for `start`.
+pub fn create(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()> {
+    let mut launch = Launch::begin(root, id, options, log)?;
+    let listener = listen(&launch.container)?;
+    let control = launch.spawn(Some(listener), options)?;
+    launch.await_ready(control)?;
+    launch.finish(Status::Created)?;
+    Ok(())
+}
+
+/// Sets the container up and executes its command. The process becomes a child of whoever adopts this one's.
+pub fn run_detached(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()> {
+    execute(root, id, options, log).map(drop)
+}
+
+/// The same, then passes signals on until the process ends, and deletes the container.
+///
+/// Returns the exit status for the shell: the command's, or 128 and the number of the signal that killed it.
+pub fn run_foreground(root: &Path, id: &str, options: &Options, log: &Log) -> Result<u8> {
+    // Blocked before the process exists, so none is lost.
+    let signals = sys::signals_as_file().during("receive signals")?;
+    let pidfd = execute(root, id, options, log)?;
+    let status = supervise(&pidfd, signals);
+    crate::lifecycle::delete(root, id, true)?;
+    status
+}
+
+fn execute(root: &Path, id: &str, options: &Options, log: &Log) -> Result<OwnedFd> {
+    let mut launch = Launch::begin(root, id, options, log)?;
+    let control = launch.spawn(None, options)?;
+    let mut control = launch.await_ready(control)?;
+    report::send_go(&mut control).during("start the container process")?;
+    match report::receive(&mut control).during("hear from the container process")? {
+        Report::Failed(text) => Err(Error::Child(text)),
+        Report::Ready | Report::Ended => launch.finish(Status::Running),
+    }
+}
+
+/// A container on its way into being; dropped before [`Launch::finish`], it is undone.
+struct Launch {
+    plan: Plan,
+    container: Container,
+    record: Record,
+    cgroup: Option<Cgroup>,
+    pid_file: Option<PathBuf>,
+    pidfd: Option<OwnedFd>,
+    done: bool,
+    _lock: Lock,
+}
+
+impl Launch {
+    fn begin(root: &Path, id: &str, options: &Options, log: &Log) -> Result<Self> {
+        let container = Container::new(root, id)?;
+        let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
+        let plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
+        plan.warnings.iter().for_each(|text| log.warn(text));
+        plan.remarks.iter().for_each(|text| log.debug(text));
+        let record = Record {
+            phase: Status::Creating,
+            process: None,
+            bundle,
+            cgroup: None,
+            created: log::timestamp(SystemTime::now()),
+            annotations: plan.annotations.clone(),
+        };
+        let lock = container.create()?;
+        let pid_file = options.pid_file.clone();
+        let launch = Self {
+            plan,
+            container,
+            record,
+            cgroup: None,
+            pid_file,
+            pidfd: None,
+            done: false,
+            _lock: lock,
+        };
+        launch.container.write(&launch.record)?;
+        Ok(launch)
+    }
+
+    /// Makes the cgroup and the process, and writes down what is known of it while it sets itself up.
+    fn spawn(&mut self, start: Option<UnixListener>, options: &Options) -> Result<UnixStream> {
+        let cgroup = Cgroup::create(&self.plan.cgroup, &self.plan.limits)?;
+        self.record.cgroup = Some(cgroup.path().to_owned());
+        let directory = cgroup.open()?;
+        let inherited_cgroup = cgroup.path().to_owned();
+        self.cgroup = Some(cgroup);
+        let namespaces = self.open_namespaces()?;
+        let (ours, control) = UnixStream::pair().during("make a socket pair")?;
+        // A cgroup namespace is made by the process itself, once it is in its cgroup.
+        let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
+        match sys::clone3(new as u64, directory.as_fd()).during("make the container process")? {
+            sys::Cloned::Child => {
+                drop(ours);
+                let (preserve_fds, keep_keyring) = (options.preserve_fds, options.no_new_keyring);
+                let cgroup = inherited_cgroup;
+                child::run(
+                    &self.plan,
+                    Inheritance {
+                        control,
+                        start,
+                        namespaces,
+                        preserve_fds,
+                        keep_keyring,
+                        cgroup,
+                    },
+                )
+            }
+            sys::Cloned::Parent { pid, pidfd } => {
+                self.pidfd = Some(pidfd);
+                let pid = pid.as_raw_nonzero().get();
+                self.record.process = Some(Process::observe(pid)?);
+                self.container.write(&self.record)?;
+                if let Some(path) = &self.pid_file {
+                    state::replace_file(path, pid.to_string().as_bytes(), 0o644)?;
+                }
+                Ok(ours)
+            }
+        }
+    }
+
+    /// Opens the namespaces to join. That of process ids must be entered here: it counts for new processes only.
+    fn open_namespaces(&self) -> Result<Vec<(i32, OwnedFd)>> {
+        let mut opened = Vec::new();
+        for (kind, path) in &self.plan.namespaces.join {
+            let namespace = OwnedFd::from(File::open(path).at("open namespace", path)?);
+            if *kind == libc::CLONE_NEWPID {
+                move_into_thread_name_spaces(namespace.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+                    .at("join namespace", path)?;
+            } else {
+                opened.push((*kind, namespace));
+            }
+        }
+        Ok(opened)
+    }
+
+    fn await_ready(&self, mut control: UnixStream) -> Result<UnixStream> {
+        match report::receive(&mut control).during("hear from the container process")? {
+            Report::Ready => Ok(control),
+            Report::Failed(text) => Err(Error::Child(text)),
+            Report::Ended => Err(Error::Child(self.describe_death())),
+        }
+    }
+
+    /// The process ended without a word, so somebody killed it: often the kernel, for want of memory.
+    fn describe_death(&self) -> String {
+        let pidfd = self
+            .pidfd
+            .as_ref()
+            .map(|pidfd| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+        match pidfd {
+            Some(Ok(Some(status))) => match status.terminating_signal() {
+                Some(signal) => {
+                    format!("killed by signal {signal} during set-up (a memory limit too low?)")
+                }
+                None => "ended during set-up".into(),
+            },
+            _ => "vanished during set-up".into(),
+        }
+    }
+
+    /// Writes the final state. From here on the container stays.
+    fn finish(mut self, phase: Status) -> Result<OwnedFd> {
+        self.record.phase = phase;
+        self.container.write(&self.record)?;
+        self.done = true;
+        Ok(self.pidfd.take().expect("finish comes after spawn"))
+    }
+}
+
+impl Drop for Launch {
+    /// Undoes what was done, as far as possible: the error that led here is the one to tell.
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if let Some(pidfd) = &self.pidfd {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            if let Some(path) = &self.pid_file {
+                let _ = fs::remove_file(path);
+            }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+            let _ = cgroup.remove();
+        }
+        let _ = self.container.remove();
+    }
+}
+
+/// The name of a socket may have 108 bytes only, so it is reached through the open directory.
+fn listen(container: &Container) -> Result<UnixListener> {
+    let directory = File::open(container.directory()).at("open", container.directory())?;
+    let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
+    UnixListener::bind(path).at("make socket", container.start_socket())
+}
+
+/// Passes every signal on until the process has ended.
+fn supervise(pidfd: &OwnedFd, signals: OwnedFd) -> Result<u8> {
+    let mut signals = File::from(signals);
+    loop {
+        let mut watched = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.during("wait for the container process")?,
+        };
+        let ended = watched[0].revents().contains(PollFlags::IN);
+        while let Some(signal) = next_signal(&mut signals) {
+            if signal != libc::SIGCHLD {
+                // It may just have ended.
+                let _ = sys::pidfd_send_signal(pidfd.as_fd(), signal);
+            }
+        }
+        if ended {
+            let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+                .during("wait for the container process")?;
+            return Ok(shell_status(status));
+        }
+    }
+}
+
+fn next_signal(signals: &mut File) -> Option<i32> {
+    let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
+    std::io::Read::read_exact(signals, &mut information).ok()?;
+    // `ssi_signo` comes first.
+    let number: [u8; 4] = information[..4].try_into().expect("four bytes");
+    i32::try_from(u32::from_ne_bytes(number)).ok()
+}
+
+fn shell_status(status: Option<WaitIdStatus>) -> u8 {
+    let killed = |status: &WaitIdStatus| status.terminating_signal().map(|signal| 128 + signal);
+    let code = status.and_then(|status| status.exit_status().or_else(|| killed(&status)));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
+}

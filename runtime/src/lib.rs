@@ -1,0 +1,96 @@
+//! `coracle-runtime`: an OCI runtime for Linux with cgroup v2, small and static.
+//!
+//! `cli` parses the command line · `spec` parses `config.json` · `plan` checks and resolves it · `launch` makes
+//! the cgroup and the process · `child` is that process up to the execve, with `rootfs`, `mounts`, `devices`,
+//! `identity`, `seccomp` and `capabilities` · `report` is what the two say to each other · `state` remembers ·
+//! `lifecycle` has the other operations. All `unsafe` is in `sys`.
+//!
+//! Invariants: nothing asked for is left out in silence; no path of the container is resolved outside `tree`; an
+//! error leaves no process, cgroup or state behind; the runtime has one thread and stays above no container.
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("seccomp filters are compiled for x86-64 Linux only");
+
+pub mod capabilities;
+pub mod cgroup;
+mod child;
+pub mod cli;
+pub mod devices;
+pub mod error;
+pub mod features;
+pub mod identity;
+pub mod launch;
+pub mod lifecycle;
+pub mod log;
+pub mod mount_options;
+pub mod mounts;
+pub mod plan;
+mod report;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod state;
+mod sys;
+mod tree;
+
+use std::ffi::OsString;
+
+use cli::{Command, Invocation};
+use error::{Error, Result, chain};
+use log::Log;
+
+/// Runs one command. Returns the exit status: 0 good, 1 failed, 2 the command line is wrong; for `run` without
+/// `--detach`, that of the container's process.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let invocation = match cli::parse(words) {
+        Ok(invocation) => invocation,
+        Err(error) => return fail(&Log::default(), &error),
+    };
+    let log = match Log::open(
+        invocation.log.as_deref(),
+        invocation.log_format,
+        invocation.debug,
+    ) {
+        Ok(log) => log,
+        Err(error) => return fail(&Log::default(), &error),
+    };
+    perform(&invocation, &log).unwrap_or_else(|error| fail(&log, &error))
+}
+
+fn fail(log: &Log, error: &Error) -> u8 {
+    log.error(&chain(error));
+    if matches!(error, Error::Usage(_)) {
+        2
+    } else {
+        1
+    }
+}
+
+fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
+    let root = invocation.root.as_path();
+    match &invocation.command {
+        Command::Create { id, options } => launch::create(root, id, options, log)?,
+        Command::Run {
+            id,
+            options,
+            detach: true,
+        } => launch::run_detached(root, id, options, log)?,
+        Command::Run {
+            id,
+            options,
+            detach: false,
+        } => return launch::run_foreground(root, id, options, log),
+        Command::Start { id } => lifecycle::start(root, id)?,
+        Command::State { id } => println!("{}", lifecycle::state(root, id)?),
+        Command::Kill { id, signal, all } => lifecycle::kill(root, id, *signal, *all)?,
+        Command::Delete { id, force } => lifecycle::delete(root, id, *force)?,
+        Command::Features => println!("{:#}", features::document()),
+        Command::Version => println!(
+            "coracle-runtime version {}\nspec: {}",
+            env!("CARGO_PKG_VERSION"),
+            spec::OCI_VERSION
+        ),
+        Command::Help => print!("{}", cli::USAGE),
+    }
+    Ok(0)
+}

@@ -1,0 +1,146 @@
+//! `start`, `state`, `kill` and `delete`: the operations on a container that exists (runtime.md, "Operations").
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Error, Result};
+use crate::report::{self, Report};
+use crate::state::{Container, Process, Record, Status};
+use crate::sys;
+
+/// How long a killed process may take to end.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Executes the command of a created container. Returns after the execve, or with its error.
+pub fn start(root: &Path, id: &str) -> Result<()> {
+    let container = Container::new(root, id)?;
+    let lock = container.lock()?;
+    let mut record = read(&container, id)?;
+    match container.status_under_lock(&record, &lock) {
+        Status::Created => {}
+        other => return Err(unfit("start", id, other)),
+    }
+    let mut stream = connect(&container)?;
+    report::send_go(&mut stream).during("start the container process")?;
+    if let Report::Failed(text) =
+        report::receive(&mut stream).during("hear from the container process")?
+    {
+        return Err(Error::Child(text));
+    }
+    record.phase = Status::Running;
+    container.write(&record)?;
+    fs::remove_file(container.start_socket()).at("remove", container.start_socket())
+}
+
+/// The state document as JSON.
+pub fn state(root: &Path, id: &str) -> Result<String> {
+    let container = Container::new(root, id)?;
+    let record = read(&container, id)?;
+    let document = container.document(&record);
+    serde_json::to_string_pretty(&document).map_err(|source| Error::Json {
+        path: container.directory().join("state.json"),
+        source,
+    })
+}
+
+/// Sends a signal to the container's process, or to all its processes.
+pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
+    let container = Container::new(root, id)?;
+    let record = read(&container, id)?;
+    if all {
+        return kill_all(&record, signal);
+    }
+    match container.status(&record) {
+        Status::Created | Status::Running => {}
+        other => return Err(unfit("kill", id, other)),
+    }
+    let pidfd = record.process.map(Process::open).transpose()?.flatten();
+    let pidfd = pidfd.ok_or_else(|| unfit("kill", id, Status::Stopped))?;
+    sys::pidfd_send_signal(pidfd.as_fd(), signal)
+        .during(format!("send signal {signal} to container {id:?}"))
+}
+
+/// Removes a stopped container; with `force` kills it first, and is content if there is none.
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+    let container = Container::new(root, id)?;
+    if force && !container.exists() {
+        return Ok(());
+    }
+    let lock = container.lock()?;
+    if let Some(record) = container.read()? {
+        let status = container.status_under_lock(&record, &lock);
+        if status != Status::Stopped && !force {
+            return Err(unfit("delete", id, status));
+        }
+        remove_processes(&record)?;
+    }
+    container.remove()
+}
+
+/// Even of a stopped container processes may be left, where it has no pid namespace of its own.
+fn remove_processes(record: &Record) -> Result<()> {
+    let pidfd = record.process.map(Process::open).transpose()?.flatten();
+    let cgroup = record.cgroup.as_deref().map(Cgroup::existing);
+    if let Some(cgroup) = &cgroup {
+        cgroup.kill()?;
+    }
+    if let Some(pidfd) = pidfd {
+        // A signal besides: it reaches the process also where it was moved out of its cgroup.
+        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+        let timeout = Timespec {
+            tv_sec: KILL_DEADLINE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+        if ended.during("wait for the container process")? == 0 {
+            return Err(Error::Container(format!(
+                "the container process does not end within {KILL_DEADLINE:?}"
+            )));
+        }
+    }
+    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())
+}
+
+fn kill_all(record: &Record, signal: i32) -> Result<()> {
+    let Some(cgroup) = record.cgroup.as_deref().map(Cgroup::existing) else {
+        return Ok(());
+    };
+    if signal == libc::SIGKILL {
+        return cgroup.kill();
+    }
+    for pid in cgroup.processes()? {
+        let Ok(process) = Process::observe(pid) else {
+            continue;
+        };
+        if let Some(pidfd) = process.open()? {
+            // It may just have ended.
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), signal);
+        }
+    }
+    Ok(())
+}
+
+fn read(container: &Container, id: &str) -> Result<Record> {
+    container
+        .read()?
+        .ok_or_else(|| Error::Container(format!("container {id:?} has no state yet")))
+}
+
+fn unfit(operation: &str, id: &str, status: Status) -> Error {
+    Error::Container(format!(
+        "cannot {operation} container {id:?}: it is {}",
+        status.name()
+    ))
+}
+
+fn connect(container: &Container) -> Result<UnixStream> {
+    let directory = File::open(container.directory()).at("open", container.directory())?;
+    let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
+    UnixStream::connect(path).at("connect to", container.start_socket())
+}

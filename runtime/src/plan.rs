@@ -1,0 +1,211 @@
+//! From the document to the deed: everything that `config.json` asks for, checked and resolved to what the system
+//! calls take, before any process or cgroup exists.
+//!
+//! Nearly pure: only the bounding set of this process is looked at. What this runtime cannot do yet is refused
+//! here by name. The container's process then carries the plan out and decides nothing.
+
+mod namespaces;
+mod overlay;
+mod process;
+mod sysctl;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::{self, Limits};
+use crate::devices::{self, Device};
+use crate::error::{Error, Result};
+use crate::mount_options;
+use crate::mounts::{Mount, Source};
+use crate::rootfs::Root;
+use crate::spec::{self, Spec};
+
+pub use namespaces::Namespaces;
+pub use process::Process;
+
+/// What one container will be.
+#[derive(Debug)]
+pub struct Plan {
+    /// The namespaces to make and to join.
+    pub namespaces: Namespaces,
+    /// The root.
+    pub root: Root,
+    /// In the order of the document.
+    pub mounts: Vec<Mount>,
+    /// Device nodes; `None` if the document mounts a `/dev` of its own choice.
+    pub devices: Option<Vec<Device>>,
+    /// Paths to hide.
+    pub masked_paths: Vec<PathBuf>,
+    /// Paths to make read-only.
+    pub readonly_paths: Vec<PathBuf>,
+    /// For the new UTS namespace.
+    pub hostname: Option<String>,
+    /// For the new UTS namespace.
+    pub domainname: Option<String>,
+    /// File below /proc/sys, and value.
+    pub sysctl: Vec<(PathBuf, String)>,
+    /// The process.
+    pub process: Process,
+    /// Relative to the mount of cgroup v2.
+    pub cgroup: PathBuf,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Copied to the state.
+    pub annotations: BTreeMap<String, String>,
+    /// What was asked for and left out, harmlessly.
+    pub warnings: Vec<String>,
+    /// The same, but expected in every document that serves several machines.
+    pub remarks: Vec<String>,
+}
+
+impl Plan {
+    /// Checks and resolves a document. `bundle` is absolute; `id` names the cgroup if the document does not.
+    pub fn new(spec: Spec, bundle: &Path, id: &str) -> Result<Self> {
+        check_version(&spec.oci_version)?;
+        refuse_unsupported(&spec)?;
+        let namespaces = Namespaces::resolve(&spec.linux.namespaces)?;
+        for (name, value) in [
+            ("hostname", &spec.hostname),
+            ("domainname", &spec.domainname),
+        ] {
+            if value.is_some() && !namespaces.has(libc::CLONE_NEWUTS) {
+                return Err(Error::Config(format!("{name} needs a uts namespace")));
+            }
+        }
+        let root = overlay::root(&spec, bundle)?;
+        let mounts = spec
+            .mounts
+            .iter()
+            .map(|mount| resolve_mount(mount, bundle))
+            .collect::<Result<Vec<_>>>()?;
+        let (process, warnings, remarks) = process::resolve(&spec)?;
+        Ok(Self {
+            sysctl: sysctl::resolve(&spec.linux.sysctl, &namespaces)?,
+            devices: plan_devices(&spec, &mounts)?,
+            masked_paths: absolute("linux.maskedPaths", &spec.linux.masked_paths)?,
+            readonly_paths: absolute("linux.readonlyPaths", &spec.linux.readonly_paths)?,
+            cgroup: cgroup::resolve_path(spec.linux.cgroups_path.as_deref(), id)?,
+            limits: Limits::resolve(&spec.linux.resources)?,
+            hostname: spec.hostname,
+            domainname: spec.domainname,
+            annotations: spec.annotations,
+            namespaces,
+            root,
+            mounts,
+            process,
+            warnings,
+            remarks,
+        })
+    }
+}
+
+fn check_version(version: &str) -> Result<()> {
+    match version.split_once('.') {
+        Some(("1", _)) => Ok(()),
+        _ => Err(Error::Unsupported(format!(
+            "ociVersion {version:?}: this runtime implements {}",
+            spec::OCI_VERSION
+        ))),
+    }
+}
+
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
+    let linux = &spec.linux;
+    let process = spec.process.as_ref();
+    let label = |label: Option<&String>| {
+        label.is_some_and(|label| !label.is_empty() && label != "unconfined")
+    };
+    let asked = [
+        ("hooks", spec.hooks.values().any(|hooks| !hooks.is_empty())),
+        (
+            "process.terminal",
+            process.is_some_and(|process| process.terminal),
+        ),
+        (
+            "process.apparmorProfile",
+            label(process.and_then(|process| process.apparmor_profile.as_ref())),
+        ),
+        (
+            "process.selinuxLabel",
+            label(process.and_then(|process| process.selinux_label.as_ref())),
+        ),
+        (
+            "process.scheduler",
+            process.is_some_and(|process| process.scheduler.is_some()),
+        ),
+        (
+            "process.ioPriority",
+            process.is_some_and(|process| process.io_priority.is_some()),
+        ),
+        (
+            "process.execCPUAffinity",
+            process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
+        ),
+        ("linux.uidMappings", !linux.uid_mappings.is_empty()),
+        ("linux.gidMappings", !linux.gid_mappings.is_empty()),
+        ("linux.timeOffsets", !linux.time_offsets.is_empty()),
+        ("linux.mountLabel", label(linux.mount_label.as_ref())),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.personality", linux.personality.is_some()),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
+        None => Ok(()),
+    }
+}
+
+fn resolve_mount(mount: &spec::Mount, bundle: &Path) -> Result<Mount> {
+    let name = &mount.destination;
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Error::Unsupported(format!("uidMappings of mount {name}")));
+    }
+    let destination = Path::new("/").join(name);
+    if destination.components().count() < 2 || name.contains('\0') {
+        return Err(Error::Config(format!("mounts: cannot mount on {name:?}")));
+    }
+    let options = mount_options::parse(mount.kind.as_deref(), &mount.options)?;
+    let source = match (&options.bind, mount.kind.as_deref(), &mount.source) {
+        (Some(_), _, Some(source)) => Source::Bind(bundle.join(source)),
+        (Some(_), _, None) => {
+            return Err(Error::Config(format!(
+                "mounts: the bind mount {name} has no source"
+            )));
+        }
+        (None, Some("cgroup" | "cgroup2"), _) => Source::Cgroup,
+        (None, Some(kind), name) => Source::Filesystem {
+            kind: kind.to_owned(),
+            name: name.clone(),
+        },
+        (None, None, _) => return Err(Error::Config(format!("mounts: {name} has no type"))),
+    };
+    Ok(Mount {
+        destination,
+        source,
+        options,
+    })
+}
+
+/// A `/dev` that is bound from the host has its devices.
+fn plan_devices(spec: &Spec, mounts: &[Mount]) -> Result<Option<Vec<Device>>> {
+    let bound = mounts.iter().any(|mount| {
+        mount.destination == Path::new("/dev") && matches!(mount.source, Source::Bind(_))
+    });
+    if bound {
+        Ok(None)
+    } else {
+        devices::plan(&spec.linux.devices).map(Some)
+    }
+}
+
+fn absolute(property: &str, paths: &[String]) -> Result<Vec<PathBuf>> {
+    let check = |path: &String| match path.strip_prefix('/') {
+        Some(below) if !below.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err(Error::Config(format!(
+            "{property}: {path:?} is not an absolute path below /"
+        ))),
+    };
+    paths.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests;

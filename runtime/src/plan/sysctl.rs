@@ -1,0 +1,104 @@
+//! `linux.sysctl`: only what belongs to a namespace of the container may be set.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::Namespaces;
+use crate::error::{Error, Result};
+
+/// Which namespace a parameter belongs to, by its beginning; an entry that ends with a slash covers all below.
+const NAMESPACED: &[(&str, i32)] = &[
+    ("kernel/msgmax", libc::CLONE_NEWIPC),
+    ("kernel/msgmnb", libc::CLONE_NEWIPC),
+    ("kernel/msgmni", libc::CLONE_NEWIPC),
+    ("kernel/sem", libc::CLONE_NEWIPC),
+    ("kernel/shmall", libc::CLONE_NEWIPC),
+    ("kernel/shmmax", libc::CLONE_NEWIPC),
+    ("kernel/shmmni", libc::CLONE_NEWIPC),
+    ("kernel/shm_rmid_forced", libc::CLONE_NEWIPC),
+    ("fs/mqueue/", libc::CLONE_NEWIPC),
+    ("net/", libc::CLONE_NEWNET),
+    ("kernel/domainname", libc::CLONE_NEWUTS),
+];
+
+/// Parameters as files relative to /proc/sys.
+pub(super) fn resolve(
+    list: &BTreeMap<String, String>,
+    namespaces: &Namespaces,
+) -> Result<Vec<(PathBuf, String)>> {
+    list.iter()
+        .map(|(key, value)| Ok((file(key, namespaces)?, value.clone())))
+        .collect()
+}
+
+/// As sysctl(8): if the first separator is a slash, dots are part of names; else dots separate.
+fn file(key: &str, namespaces: &Namespaces) -> Result<PathBuf> {
+    let slashes = match key.find(['.', '/']) {
+        Some(at) if key.as_bytes()[at] == b'/' => key.to_owned(),
+        _ => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    };
+    let plain = Path::new(&slashes)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
+    let covers = |prefix: &str| {
+        if prefix.ends_with('/') {
+            slashes.starts_with(prefix)
+        } else {
+            slashes == prefix
+        }
+    };
+    let namespaced = NAMESPACED
+        .iter()
+        .any(|&(prefix, flag)| covers(prefix) && namespaces.has(flag));
+    if plain && namespaced && !slashes.contains('\0') {
+        Ok(PathBuf::from(slashes))
+    } else {
+        Err(Error::Config(format!(
+            "linux.sysctl: {key:?} does not belong to a namespace of the container"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parameters_of_own_namespaces_are_allowed() {
+        let namespaces = Namespaces {
+            new: libc::CLONE_NEWIPC | libc::CLONE_NEWNET,
+            join: Vec::new(),
+        };
+        for (key, expected) in [
+            ("kernel.msgmax", Some("kernel/msgmax")),
+            ("net.ipv4.ip_forward", Some("net/ipv4/ip_forward")),
+            (
+                "net/ipv4/conf/eth0.1/forwarding",
+                Some("net/ipv4/conf/eth0.1/forwarding"),
+            ),
+            (
+                "net.ipv4.conf.eth0/1.forwarding",
+                Some("net/ipv4/conf/eth0.1/forwarding"),
+            ),
+            ("kernel.domainname", None),
+            ("kernel.core_pattern", None),
+            ("kernel.msgmax.x", None),
+            ("net/../kernel/core_pattern", None),
+            ("net.ipv4.//.//.x", None),
+            ("vm.swappiness", None),
+        ] {
+            assert_eq!(
+                file(key, &namespaces).ok(),
+                expected.map(PathBuf::from),
+                "{key}"
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What the container's process tells the runtime over a socket, and the word to go that it waits for.
+//!
+//! The process sends one byte when it is set up, or one byte and a text when it has failed. Every descriptor of
+//! the socket is close-on-exec, so the end of the stream after *ready* means that the command was executed.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::io::Errno;
+
+const READY: u8 = b'R';
+const FAILED: u8 = b'E';
+const GO: u8 = b'G';
+
+/// No report is longer.
+const MAX_TEXT_BYTES: u64 = 16 * 1024;
+
+/// What the other side said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Set up; waits for the word to go.
+    Ready,
+    /// The chain of the error, on one line.
+    Failed(String),
+    /// The stream ended: the command was executed, or the process died.
+    Ended,
+}
+
+/// Waits for the next report.
+pub(crate) fn receive(stream: &mut UnixStream) -> io::Result<Report> {
+    let mut kind = [0];
+    match read_retrying(stream, &mut kind)? {
+        0 => Ok(Report::Ended),
+        _ if kind[0] == READY => Ok(Report::Ready),
+        _ => {
+            let mut text = Vec::new();
+            stream.take(MAX_TEXT_BYTES).read_to_end(&mut text)?;
+            Ok(Report::Failed(String::from_utf8_lossy(&text).into_owned()))
+        }
+    }
+}
+
+/// A peer that died with our word unread resets the connection; for us that is its end.
+fn read_retrying(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+            other => return other,
+        }
+    }
+}
+
+/// Says that the process is set up.
+pub(crate) fn send_ready(stream: &mut UnixStream) -> io::Result<()> {
+    stream.write_all(&[READY])
+}
+
+/// Says why it will not work. There is nobody to tell if this fails.
+pub(crate) fn send_failure(stream: &mut UnixStream, text: &str) {
+    let _ = stream.write_all(&[&[FAILED], text.as_bytes()].concat());
+}
+
+/// Tells the process to execute the command.
+pub(crate) fn send_go(stream: &mut UnixStream) -> io::Result<()> {
+    match stream.write_all(&[GO]) {
+        // Dead already; the end of the stream will say so.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PIPE) => Ok(()),
+        other => other,
+    }
+}
+
+/// Waits for the word on the stream of `run`.
+pub(crate) fn await_go(stream: &mut UnixStream) -> io::Result<()> {
+    let mut word = [0];
+    match read_retrying(stream, &mut word)? {
+        1 if word[0] == GO => Ok(()),
+        _ => Err(io::Error::other("the runtime went away before the start")),
+    }
+}
+
+/// Waits for `start` to connect and give the word. Whoever connects and leaves without it is ignored.
+pub(crate) fn accept_go(listener: &UnixListener) -> io::Result<UnixStream> {
+    loop {
+        match listener.accept() {
+            Ok((mut stream, _)) => match await_go(&mut stream) {
+                Ok(()) => return Ok(stream),
+                Err(_) => continue,
+            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_arrive_as_they_were_sent() {
+        let (mut ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        send_ready(&mut theirs).expect("sent");
+        send_failure(&mut theirs, "mount x: no");
+        drop(theirs);
+        assert_eq!(receive(&mut ours).expect("received"), Report::Ready);
+        assert_eq!(
+            receive(&mut ours).expect("received"),
+            Report::Failed("mount x: no".into())
+        );
+        assert_eq!(receive(&mut ours).expect("received"), Report::Ended);
+        assert!(
+            send_go(&mut ours).is_ok(),
+            "a dead peer is seen at the next report"
+        );
+    }
+
+    #[test]
+    fn end_without_the_word_is_no_word() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        drop(ours);
+        assert!(await_go(&mut theirs).is_err());
+    }
+}
