@@ -229,6 +229,7 @@ mod tests {
             workload: "web".into(),
             host_address: Ipv4Addr::LOCALHOST,
             host_port,
+            published: host_port,
             guest_port,
             protocol,
             check: None,

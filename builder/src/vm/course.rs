@@ -101,6 +101,11 @@ impl Course {
             .min()
     }
 
+    /// Whether the machine stays after it is ready, so that its times are of interest then.
+    pub(crate) fn stays(&self) -> bool {
+        !self.goal.exit_when_ready && self.stopping.is_none()
+    }
+
     /// Takes what happened at `now` and says what is to be done.
     pub(crate) fn step(&mut self, now: Duration, input: Input) -> Vec<Action> {
         match input {
@@ -113,11 +118,11 @@ impl Course {
             Input::Asked(failure) => {
                 self.asked = true;
                 self.failure = self.failure.take().or(failure);
-                if self.goal.exit_when_ready {
-                    self.stop(now)
-                } else {
-                    vec![Action::Note("press Ctrl-C to power off".to_owned())]
+                if self.stays() {
+                    let note = "the machine runs; press Ctrl-C to power it off";
+                    return vec![Action::Note(note.to_owned())];
                 }
+                self.stop(now)
             }
             Input::Tick => self.tick(now),
         }

@@ -24,8 +24,8 @@ pub enum Error {
     PortTaken {
         /// The host's port.
         port: u16,
-        /// The guest's port.
-        guest_port: u16,
+        /// The port that the machine's file publishes.
+        published: u16,
         /// Its transport.
         protocol: Protocol,
         /// The workload that publishes it.
@@ -125,8 +125,8 @@ impl Error {
                  without firmware: --direct"
                     .to_owned(),
             ),
-            Self::PortTaken { guest_port, .. } => Some(format!(
-                "choose another port of the host: --forward HOSTPORT:{guest_port}"
+            Self::PortTaken { published, .. } => Some(format!(
+                "choose another port of the host, or 0 for any free one: --port {published}=0"
             )),
             Self::NotReady { .. } => {
                 Some("the console above has the whole story; --timeout S gives it longer".to_owned())

@@ -53,7 +53,7 @@ pub(crate) fn check_ports(forwards: &[Forward]) -> Result<(), Error> {
     for forward in forwards {
         let port = hold_port(forward).map_err(|source| Error::PortTaken {
             port: forward.host_port,
-            guest_port: forward.guest_port,
+            published: forward.published,
             protocol: forward.protocol,
             workload: forward.workload.clone(),
             source,
@@ -89,6 +89,7 @@ mod tests {
             workload: workload.into(),
             host_address: Ipv4Addr::LOCALHOST,
             host_port,
+            published: 8080,
             guest_port: 80,
             protocol: Protocol::Tcp,
             check: None,
@@ -110,7 +111,7 @@ mod tests {
             text.contains(&port.to_string()) && text.contains("web"),
             "{text}"
         );
-        assert!(error.hint().unwrap().contains("--forward"));
+        assert!(error.hint().unwrap().contains("--port 8080="));
     }
 
     #[test]

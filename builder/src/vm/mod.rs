@@ -57,7 +57,9 @@ pub struct Forward {
     pub host_address: Ipv4Addr,
     /// The host's port.
     pub host_port: u16,
-    /// The port that the machine publishes.
+    /// The port that the machine's file publishes, for messages.
+    pub published: u16,
+    /// The port that something in the guest listens on.
     pub guest_port: u16,
     /// Transport.
     pub protocol: Protocol,
