@@ -1,1 +1,27 @@
-//! To be written.
+//! Boots real images under QEMU and asserts what the guest says.
+//!
+//! A case makes its folder ([`Case`]), has the real `coracle` build an image into it ([`Coracle`]), boots a copy
+//! ([`Vm`]) and waits for lines of the console, each with a deadline. What happened is kept under
+//! `target/qemu-tests/CASE/`. The harness shares no code with the builder: it starts QEMU itself and looks into
+//! images with standard tools, so that one mistake is not made on both sides.
+#![forbid(unsafe_code)]
+
+mod case;
+mod console;
+mod coracle;
+pub mod count;
+mod http;
+mod image;
+mod kernel;
+mod redis;
+mod tool;
+mod vm;
+
+pub use case::{Case, seconds};
+pub use coracle::{Coracle, Finished, Running, build_in_workspace};
+pub use http::{Response, get};
+pub use image::{Image, Partition};
+pub use kernel::{BootFiles, floor_initrd};
+pub use redis::Redis;
+pub use tool::{run_tool, tool_is_missing};
+pub use vm::{Boot, Vm, VmBuilder, free_port};
