@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -143,6 +144,30 @@ fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io
             ));
         }
         to(&buffer[..len])?;
+    }
+}
+
+/// Reads a part of a file.
+#[derive(Debug)]
+pub struct Section<'a> {
+    /// The file.
+    pub file: &'a File,
+    /// The next byte.
+    pub at: u64,
+    /// How many are left.
+    pub left: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let len = self.file.read_at(&mut buffer[..len], self.at)?;
+        if len == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += len as u64;
+        self.left -= len as u64;
+        Ok(len)
     }
 }
 

@@ -140,12 +140,17 @@ impl Image {
             if let Some(way) = self.resolve(&next) {
                 let (layer, id) = *way.last()?.parts.first()?;
                 self.layers[layer].tree.entries(id)?;
-                let names = way[1..].iter().map(|step| String::from_utf8_lossy(&step.name));
+                let names = way[1..]
+                    .iter()
+                    .map(|step| String::from_utf8_lossy(&step.name));
                 real = names.map(|name| format!("/{name}")).collect();
                 continue;
             }
             let parent = self.resolve(&real)?;
-            if !self.merged_child(&parent.last()?.parts, name.as_bytes()).is_empty() {
+            if !self
+                .merged_child(&parent.last()?.parts, name.as_bytes())
+                .is_empty()
+            {
                 return None;
             }
             return Some(rest.fold(next, |path, name| format!("{path}/{name}")));

@@ -74,23 +74,8 @@ pub struct LayerTree {
 /// # Errors
 /// [`LayerError`], naming the entry.
 pub fn read_tar(archive: &Path, id: &str, cache: &Cache) -> Result<LayerTree, LayerError> {
-    let mut reader = Archive::open(archive)?;
-    let mut builder = LayerBuilder::new(archive);
-    let mut sparse = 0u64;
-    while let Some(entry) = reader.next_entry()? {
-        let content = match &entry.kind {
-            EntryKind::File => builder.range(entry.offset, entry.len),
-            EntryKind::Sparse { size, segments } => {
-                sparse = sparse.saturating_add(*size);
-                if sparse > SPARSE_CAP {
-                    return Err(builder.refuse(&entry, "the layer's sparse files are too large"));
-                }
-                expand_sparse(reader.file(), archive, id, &entry, *size, segments, cache)?
-            }
-            _ => builder.range(0, 0),
-        };
-        builder.add(&entry, content)?;
-    }
+    let mut builder = LayerBuilder::new(Dialect::Layer);
+    builder.read(archive, id, cache, |_| true)?;
     Ok(builder.finish())
 }
 
@@ -136,8 +121,18 @@ fn copy_segments(tar: &File, mut at: u64, segments: &[(u64, u64)], to: &File) ->
     Ok(())
 }
 
-/// Puts a layer together entry by entry.
-struct LayerBuilder {
+/// Whose rules an archive follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// OCI layers: whiteouts have a meaning, a directory replaces a symbolic link.
+    Layer,
+    /// Debian packages: no whiteouts, and a directory that is already there stays as it is, also behind a link.
+    Package,
+}
+
+/// Puts a layer together entry by entry, from one or more archives.
+pub(super) struct LayerBuilder {
+    dialect: Dialect,
     archive: Arc<PathBuf>,
     tree: Tree,
     implied: BTreeSet<InodeId>,
@@ -159,13 +154,50 @@ enum Name<'a> {
 }
 
 impl LayerBuilder {
-    fn new(archive: &Path) -> Self {
+    pub(super) fn new(dialect: Dialect) -> Self {
         Self {
-            archive: Arc::new(archive.to_owned()),
+            dialect,
+            archive: Arc::default(),
             tree: Tree::default(),
             implied: BTreeSet::from([Tree::ROOT]),
             opaque: BTreeSet::new(),
         }
+    }
+
+    /// What is there so far, to add to it by hand.
+    pub(super) fn tree_mut(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    /// Adds the entries of an archive whose path (without leading `./`) `keep` wants.
+    pub(super) fn read(
+        &mut self,
+        archive: &Path,
+        id: &str,
+        cache: &Cache,
+        keep: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), LayerError> {
+        self.archive = Arc::new(archive.to_owned());
+        let mut reader = Archive::open(archive)?;
+        let mut sparse = 0u64;
+        while let Some(entry) = reader.next_entry()? {
+            if !keep(entry.path.strip_prefix(b"./").unwrap_or(&entry.path)) {
+                continue;
+            }
+            let content = match &entry.kind {
+                EntryKind::File => self.range(entry.offset, entry.len),
+                EntryKind::Sparse { size, segments } => {
+                    sparse = sparse.saturating_add(*size);
+                    if sparse > SPARSE_CAP {
+                        return Err(self.refuse(&entry, "the layer's sparse files are too large"));
+                    }
+                    expand_sparse(reader.file(), archive, id, &entry, *size, segments, cache)?
+                }
+                _ => self.range(0, 0),
+            };
+            self.add(&entry, content)?;
+        }
+        Ok(())
     }
 
     fn range(&self, offset: u64, len: u64) -> Content {
@@ -182,11 +214,21 @@ impl LayerBuilder {
     fn add(&mut self, entry: &Entry, content: Content) -> Result<(), LayerError> {
         let components = self.components(entry, &entry.path)?;
         let (parents, name) = match components.split_last() {
-            Some((last, parents)) => (parents, classify(last)),
+            Some((last, parents)) if self.dialect == Dialect::Layer => (parents, classify(last)),
+            Some((last, parents)) => (parents, Name::Plain(last)),
             None => (&components[..], Name::Root),
         };
         if let Name::Ignored = name {
             return Ok(());
+        }
+        if self.dialect == Dialect::Package && entry.kind == EntryKind::Directory {
+            // The first package that describes a directory decides.
+            if let Some(id) = self.resolve(entry, &components, false)? {
+                if self.implied.contains(&id) {
+                    self.set_metadata(id, entry);
+                }
+                return Ok(());
+            }
         }
         let parent = self.walk(entry, parents)?;
         match name {
@@ -412,7 +454,7 @@ impl LayerBuilder {
         is_whiteout(self.tree.inode(id))
     }
 
-    fn finish(mut self) -> LayerTree {
+    pub(super) fn finish(mut self) -> LayerTree {
         for id in &self.opaque {
             let xattrs = &mut self.tree.inode_mut(*id).metadata.xattrs;
             xattrs.insert(OPAQUE.to_vec(), b"y".to_vec());

@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod cache;
+pub mod debian;
 pub mod error;
 pub mod image;
 pub mod layer;
