@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use builder::format::content::Copier;
 use builder::format::region::Region;
-use builder::format::{erofs, fat, gpt, pe, verity};
+use builder::format::{cpio, erofs, fat, gpt, pe, verity};
 use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
 
@@ -366,6 +366,24 @@ fn write_erofs(path: &Path, tree: &Tree) -> u64 {
     assert_eq!(image.metadata().unwrap().len(), len);
     assert_eq!(len % 4096, 0);
     len
+}
+
+#[test]
+fn cpio_extracts_what_was_written() {
+    for seed in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let big = big_file(dir.path());
+        let tree = random_tree(seed, 400, &big, false);
+        let archive = dir.path().join("archive");
+        cpio::write(&mut File::create_new(&archive).unwrap(), &tree).unwrap();
+        let out = dir.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let (options, file) = (["-idmu", "--quiet", "--no-preserve-owner", "-D"], &archive);
+        let arguments: Vec<&dyn AsRef<OsStr>> = options.iter().map(|o| o as _).collect();
+        let arguments = [arguments, vec![&out, &"-F", file]].concat();
+        tool("cpio", "cpio", &arguments);
+        assert_extracted(&tree, &out, true);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! the clock, and nothing draws random numbers.
 
 pub mod content;
+pub mod cpio;
 pub mod erofs;
 pub mod fat;
 pub mod gpt;
