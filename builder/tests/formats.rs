@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use builder::format::content::Copier;
 use builder::format::region::Region;
-use builder::format::{cpio, erofs, fat, gpt, pe, verity};
+use builder::format::{cpio, erofs, ext4, fat, gpt, pe, verity};
 use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
 
@@ -207,6 +207,55 @@ fn fsck_vfat_finds_nothing_to_repair() {
         let text = tool("dosfstools", "fsck.vfat", &[&"-n", &"-v", &path]);
         assert!(text.contains("711 files"), "{text}");
         assert!(file.metadata().unwrap().blocks() * 512 < 8 * MIB);
+    }
+}
+
+fn write_ext4(path: &Path, len: u64) -> File {
+    let file = sparse(path, len);
+    let options = ext4::Options {
+        uuid: Uuid::from_u128(0x0e40_0000_0000_4000_8000_0000_0000_0004),
+        label: "state".into(),
+        time: 1_700_000_000,
+    };
+    ext4::write(&Region::new(&file, 0, len).fresh(), &options).unwrap();
+    file
+}
+
+#[test]
+fn e2fsck_finds_a_clean_filesystem_of_any_size() {
+    for mib in [
+        16,
+        64,
+        127,
+        128,
+        129,
+        130,
+        256,
+        1000,
+        2049,
+        2176,
+        5000,
+        20 << 10,
+        300 << 10,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let file = write_ext4(&path, mib * MIB);
+        let text = tool("e2fsprogs", "e2fsck", &[&"-fn", &path]);
+        assert!(text.contains("state: 11/"), "{mib}: {text}");
+        for complaint in ["rror", "Fix", "differ", "corrupt"] {
+            assert!(!text.contains(complaint), "{mib}: {text}");
+        }
+        let allocated = file.metadata().unwrap().blocks() * 512;
+        assert!(allocated < 2 * MIB + mib * 1024, "{mib}: {allocated}");
+        let text = tool("e2fsprogs", "dumpe2fs", &[&path]);
+        for line in [
+            "Filesystem volume name:   state",
+            "Filesystem state:         clean",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("invalid"), "{text}");
     }
 }
 
@@ -488,6 +537,37 @@ fn linux_mounts_erofs_with_an_equal_tree() {
                 assert!(found[..len] == *value, "{path:?}: {name:?}");
             }
         }
+    }
+}
+
+#[test]
+#[ignore = "needs root, loop devices and ext4 in the host's kernel"]
+fn linux_fills_and_grows_ext4() {
+    for (mib, grown) in [(16, 900), (64, 40 << 10), (256, 3000), (2100, 10_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let file = write_ext4(&path, mib * MIB);
+        let at = dir.path().join("mount");
+        {
+            let mount = Mounted::new(&path, &at, "ext4", "loop");
+            std::fs::create_dir(mount.0.join("d")).unwrap();
+            for number in 0..300 {
+                let name = mount.0.join(format!("d/{number}"));
+                std::fs::write(name, Random(number).bytes(9000)).unwrap();
+            }
+        }
+        tool("e2fsprogs", "e2fsck", &[&"-fn", &path]);
+        file.set_len(grown * MIB).unwrap();
+        tool("e2fsprogs", "resize2fs", &[&path]);
+        tool("e2fsprogs", "e2fsck", &[&"-fn", &path]);
+        let mount = Mounted::new(&path, &at, "ext4", "loop");
+        for number in 0..300 {
+            let found = std::fs::read(mount.0.join(format!("d/{number}"))).unwrap();
+            assert!(found == Random(number).bytes(9000));
+        }
+        let statistics = rustix::fs::statvfs(&mount.0).unwrap();
+        let size = statistics.f_blocks * statistics.f_frsize;
+        assert!(size > grown * MIB * 9 / 10, "{size} of {grown} MiB");
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod content;
 pub mod cpio;
 pub mod erofs;
+pub mod ext4;
 pub mod fat;
 pub mod gpt;
 pub mod pe;

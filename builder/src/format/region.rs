@@ -42,6 +42,11 @@ impl<'f> Region<'f> {
         self
     }
 
+    /// Whether the file is known to read as zeros where nothing was written.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Bytes of the window.
     pub fn len(&self) -> u64 {
         self.len
