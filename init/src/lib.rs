@@ -1,9 +1,12 @@
 //! Coracle's PID 1, and its short-lived children, in one static binary.
 //!
-//! In the initramfs it sets up the verified root ([`initramfs`]); in the root it supervises the workloads.
+//! In the initramfs it sets up the verified root ([`initramfs`]); in the root it supervises the workloads
+//! ([`system`]); as its own child it speaks DHCP or probes a port ([`children`]).
 //! Modules that decide (`gpt`, `verity`, `cmdline`, `lines`, [`supervise::engine`]) do no input or output;
 //! modules that act are thin. Every `unsafe` is in [`sys`].
 
+pub mod buttons;
+pub mod children;
 pub mod cmdline;
 pub mod console;
 pub mod disks;
@@ -12,12 +15,20 @@ pub mod gpt;
 pub mod halt;
 pub mod initramfs;
 pub mod lines;
+pub mod machine;
 pub mod modules;
 pub mod mounts;
+pub mod net;
+pub mod panic;
+pub mod probe;
+pub mod shutdown;
+pub mod state;
 pub mod supervise;
 pub mod sys;
+pub mod system;
 pub mod uevent;
 pub mod verity;
+pub mod workload;
 
 use std::error::Error;
 

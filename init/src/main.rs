@@ -1,5 +1,19 @@
 //! The `coracle-init` binary; see the library for what it does.
 
+use std::path::Path;
+
+use coracle_init::{children, initramfs, panic, system};
+
 fn main() {
-    coracle_init::initramfs::run();
+    if std::process::id() != 1 {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let status = children::run(&arguments);
+        if status == 2 {
+            eprintln!("coracle-init is PID 1 of a Coracle machine; as a child: dhcp [DEVICE] | probe until|once …");
+        }
+        std::process::exit(status);
+    }
+    panic::install_handler();
+    // The verified root has a boot specification, the initramfs has none.
+    if Path::new(config::boot::BOOT_SPEC_PATH).exists() { system::run() } else { initramfs::run() }
 }

@@ -1,0 +1,28 @@
+//! What this binary does when PID 1 runs it as its own child.
+
+use crate::net::dhcp;
+use crate::probe;
+
+/// Runs the child that the arguments name; returns the exit status, 2 for arguments that name none.
+#[must_use]
+pub fn run(arguments: &[String]) -> i32 {
+    match arguments.split_first() {
+        Some((word, [])) if word == "dhcp" => dhcp::run::run(None),
+        Some((word, [device])) if word == "dhcp" => dhcp::run::run(Some(device)),
+        Some((word, rest)) if word == "probe" => probe::run(rest),
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_words_are_refused() {
+        for words in ["", "dhcp eth0 eth1", "probe", "reboot"] {
+            let arguments: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(run(&arguments), 2, "{words}");
+        }
+    }
+}

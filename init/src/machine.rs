@@ -1,0 +1,546 @@
+//! The event loop of the second life: waits, tells the engine what happened, and does what it asks for.
+//!
+//! Nothing here returns an error to its caller: whatever fails is told on the console, and the loop goes on
+//! with what runs. The loop ends in [`crate::shutdown`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use config::boot::BootSpec;
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::time::Timespec;
+
+use crate::buttons::PowerButton;
+use crate::console::{Console, now};
+use crate::halt::Ending;
+use crate::initramfs::corruption_message;
+use crate::net::Network;
+use crate::state::State;
+use crate::supervise::engine::Engine;
+use crate::supervise::event::{Action, Event, Exit, Id, Notice, ProbeResult};
+use crate::supervise::notices;
+use crate::sys::{self, Stage};
+use crate::uevent::{Uevent, UeventSocket};
+use crate::workload::{Stream, Workload};
+use crate::{halt, shutdown};
+
+/// Children reaped in one turn, so that a zombie factory does not starve the loop.
+const REAP_LIMIT: usize = 256;
+/// Exits of unknown processes that are remembered while the runtime starts something.
+const EARLY_EXITS: usize = 256;
+
+/// What a descriptor in the loop belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Console,
+    Signals,
+    Uevents,
+    Button(usize),
+    Output(Id, Stream),
+    Lease(usize),
+}
+
+/// What a child process was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Start(Id),
+    Main(Id),
+    Clean(Id),
+    Probe(Id),
+    Dhcp(usize),
+}
+
+/// Everything that PID 1 holds.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) console: Console,
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) state: Result<Option<State>, String>,
+    pub(crate) network: Network,
+    engine: Engine,
+    epoll: OwnedFd,
+    signals: OwnedFd,
+    uevents: Option<UeventSocket>,
+    buttons: Vec<Option<PowerButton>>,
+    children: BTreeMap<i32, Role>,
+    early_exits: VecDeque<(i32, Exit)>,
+    console_watched: bool,
+    children_left: bool,
+    ending: Option<Ending>,
+    all_stopped: bool,
+}
+
+impl Machine {
+    /// Puts the parts together and begins to listen to them.
+    ///
+    /// # Errors
+    /// Only when the kernel has no epoll descriptor to give: nothing could be waited for.
+    pub fn new(
+        console: Console,
+        spec: &BootSpec,
+        state: Result<Option<State>, String>,
+        signals: OwnedFd,
+        uevents: Option<UeventSocket>,
+    ) -> rustix::io::Result<Self> {
+        let machine = Self {
+            console,
+            workloads: spec.workloads.iter().cloned().map(Workload::new).collect(),
+            state,
+            network: Network::new(spec),
+            engine: Engine::new(&spec.workloads),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            signals,
+            uevents,
+            buttons: Vec::new(),
+            children: BTreeMap::new(),
+            early_exits: VecDeque::new(),
+            console_watched: false,
+            children_left: false,
+            ending: None,
+            all_stopped: false,
+        };
+        machine.watch(Source::Signals, &machine.signals)?;
+        if let Some(uevents) = &machine.uevents {
+            machine.watch(Source::Uevents, uevents)?;
+        }
+        Ok(machine)
+    }
+
+    /// Runs the machine until it ends.
+    pub fn run(mut self) -> ! {
+        for button in PowerButton::find_all() {
+            self.add_button(button);
+        }
+        for interface in 0..self.network.len() {
+            self.start_dhcp(interface);
+        }
+        self.tell_engine(Event::Begin);
+        loop {
+            self.finish_turn();
+            if self.all_stopped {
+                let ending = self.ending.unwrap_or(Ending::PowerOff);
+                shutdown::finish(self, ending)
+            }
+            self.wait_and_dispatch();
+        }
+    }
+
+    fn finish_turn(&mut self) {
+        if self.children_left {
+            self.reap();
+        }
+        self.console.write_some();
+        self.watch_console();
+    }
+
+    fn wait_and_dispatch(&mut self) {
+        let timeout = self.time_left().map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 32];
+        let count = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()).unwrap_or(0);
+        for event in &events[..count] {
+            if let Some(source) = Source::decode(event.data.u64()) {
+                self.dispatch(source);
+            }
+        }
+        let now = now();
+        if self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.tell_engine(Event::Tick);
+        }
+        for interface in self.network.due(now) {
+            self.start_dhcp(interface);
+        }
+    }
+
+    /// Rounded up to milliseconds, which is what epoll counts in.
+    fn time_left(&self) -> Option<Duration> {
+        if self.children_left {
+            return Some(Duration::ZERO);
+        }
+        let deadline = [self.engine.next_deadline(), self.network.next_deadline()].into_iter().flatten().min()?;
+        let left = deadline.saturating_sub(now());
+        Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
+    }
+
+    fn dispatch(&mut self, source: Source) {
+        match source {
+            Source::Console => self.console.write_some(),
+            Source::Signals => self.read_signals(),
+            Source::Uevents => self.read_uevents(),
+            Source::Button(index) => self.read_button(index),
+            Source::Output(id, stream) => {
+                let Some(workload) = self.workloads.get_mut(id) else { return };
+                let name = workload.spec.name.clone();
+                workload.read_output(stream, &mut |line| self.console.say_for(&name, line));
+            }
+            Source::Lease(interface) => self.network.read(interface, &mut self.console),
+        }
+    }
+
+    fn tell_engine(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.engine.handle(event, now()) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    /// Does what the engine asks for; returns what is known of the result at once.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start(id) => return self.start(id),
+            Action::Clean(id) => return self.clean(id),
+            Action::Probe(id, kind) => match self.workloads[id].start_probe(kind) {
+                Ok(pid) => drop(self.children.insert(pid, Role::Probe(id))),
+                Err(error) => {
+                    let name = &self.workloads[id].spec.name;
+                    self.console.say(format_args!("workload {name}: cannot start a probe: {error}"));
+                    return Some(Event::Probed(id, ProbeResult::Lost));
+                }
+            },
+            Action::AbortStart(id) | Action::AbortClean(id) => {
+                if let Some(pid) = self.workloads[id].helper_pid {
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
+            }
+            Action::Signal(id, signal) => self.workloads[id].signal(signal),
+            Action::Kill(id) => self.workloads[id].kill(),
+            Action::StopProbe(id) => {
+                if let Some(pid) = self.workloads[id].probe_pid.take() {
+                    self.children.remove(&pid);
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
+            }
+            Action::Tell(notice) => self.tell(&notice),
+            Action::AllStopped => self.all_stopped = true,
+        }
+        None
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Ready(_) => sys::mark(Stage::WorkloadReady),
+            Notice::AllReady => sys::mark(Stage::Ready),
+            _ => {}
+        }
+        let name = |id: Id| self.workloads[id].spec.name.as_str();
+        let text = notices::describe(notice, name);
+        self.console.say(text);
+    }
+
+    fn start(&mut self, id: Id) -> Option<Event> {
+        if let Err(reason) = self.prepare_volumes(id).and_then(|()| self.execute_runtime(id)) {
+            return Some(Event::StartFailed(id, reason));
+        }
+        None
+    }
+
+    fn prepare_volumes(&self, id: Id) -> Result<(), String> {
+        let volumes = &self.workloads[id].spec.volumes;
+        match &self.state {
+            _ if volumes.is_empty() => Ok(()),
+            Ok(Some(state)) => volumes.iter().try_for_each(|volume| state.create_volume(volume)),
+            Ok(None) => Err("its volumes need a state partition, and the machine has none".to_owned()),
+            Err(reason) => Err(format!("its volumes need the state partition: {reason}")),
+        }
+    }
+
+    fn execute_runtime(&mut self, id: Id) -> Result<(), String> {
+        self.close_outputs(id);
+        let pid = self.workloads[id].start()?;
+        self.children.insert(pid, Role::Start(id));
+        for stream in [Stream::Out, Stream::Error] {
+            if let Some(output) = self.workloads[id].output(stream) {
+                self.watch(Source::Output(id, stream), output)
+                    .map_err(|errno| format!("cannot listen to its output: {errno}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clean(&mut self, id: Id) -> Option<Event> {
+        let workload = &mut self.workloads[id];
+        workload.kill();
+        workload.main_pid = None;
+        match workload.clean() {
+            Ok(pid) => {
+                self.children.insert(pid, Role::Clean(id));
+                None
+            }
+            Err(error) => {
+                self.console.say(format_args!("workload {}: cannot remove it: {error}", workload.spec.name));
+                Some(Event::Cleaned(id))
+            }
+        }
+    }
+
+    fn read_signals(&mut self) {
+        let mut numbers = [0_u8; 64];
+        let count = rustix::io::read(&self.signals, &mut numbers).unwrap_or(0);
+        for &number in &numbers[..count] {
+            match i32::from(number) {
+                libc::SIGCHLD => self.children_left = true,
+                libc::SIGINT => self.stop(Ending::Reboot, "Ctrl-Alt-Del"),
+                libc::SIGUSR1 => self.stop(Ending::Halt, "SIGUSR1"),
+                libc::SIGUSR2 => self.stop(Ending::PowerOff, "SIGUSR2"),
+                _ => self.stop(Ending::PowerOff, "SIGTERM"),
+            }
+        }
+        if self.children_left {
+            self.reap();
+        }
+    }
+
+    /// Begins to stop; the first wish counts.
+    fn stop(&mut self, ending: Ending, why: &str) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(ending);
+        sys::mark(Stage::Stopping);
+        self.console.say("stage stopping");
+        self.console.say(format_args!("stopping by {why}"));
+        self.tell_engine(Event::Shutdown);
+    }
+
+    fn reap(&mut self) {
+        self.children_left = false;
+        for _ in 0..REAP_LIMIT {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.on_child(pid.as_raw_nonzero().get(), exit_of(status)),
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+        self.children_left = true;
+    }
+
+    fn on_child(&mut self, pid: i32, exit: Exit) {
+        match self.children.remove(&pid) {
+            Some(Role::Start(id)) => self.on_runtime_done(id, exit),
+            Some(Role::Main(id)) => {
+                self.workloads[id].main_pid = None;
+                self.show_last_words(id);
+                self.tell_engine(Event::Exited(id, exit));
+            }
+            Some(Role::Clean(id)) => {
+                self.workloads[id].helper_pid = None;
+                self.tell_engine(Event::Cleaned(id));
+            }
+            Some(Role::Probe(id)) => {
+                self.workloads[id].probe_pid = None;
+                let result = match exit {
+                    Exit::Status(0) => ProbeResult::Passed,
+                    Exit::Status(1) => ProbeResult::Failed,
+                    _ => ProbeResult::Lost,
+                };
+                self.tell_engine(Event::Probed(id, result));
+            }
+            Some(Role::Dhcp(interface)) => self.network.on_exit(interface, now(), &mut self.console),
+            None => self.remember_early_exit(pid, exit),
+        }
+    }
+
+    /// A workload may end before the runtime that started it is reaped; then its id is not known yet.
+    fn remember_early_exit(&mut self, pid: i32, exit: Exit) {
+        if self.children.values().any(|role| matches!(role, Role::Start(_))) {
+            self.early_exits.push_back((pid, exit));
+            if self.early_exits.len() > EARLY_EXITS {
+                self.early_exits.pop_front();
+            }
+        } else {
+            self.early_exits.clear();
+        }
+    }
+
+    fn on_runtime_done(&mut self, id: Id, exit: Exit) {
+        self.workloads[id].helper_pid = None;
+        if exit != Exit::Status(0) {
+            self.show_last_words(id);
+            let reason = self.workloads[id].take_last_error();
+            let reason = reason.unwrap_or_else(|| format!("the runtime ended with {exit:?} and no word"));
+            return self.tell_engine(Event::StartFailed(id, reason));
+        }
+        let pid = match self.workloads[id].read_pid() {
+            Ok(pid) => pid,
+            Err(reason) => return self.tell_engine(Event::StartFailed(id, reason)),
+        };
+        self.workloads[id].main_pid = Some(pid);
+        self.tell_engine(Event::Started(id));
+        match self.take_early_exit(pid) {
+            None => drop(self.children.insert(pid, Role::Main(id))),
+            Some(exit) => {
+                self.workloads[id].main_pid = None;
+                self.show_last_words(id);
+                self.tell_engine(Event::Exited(id, exit));
+            }
+        }
+    }
+
+    fn take_early_exit(&mut self, pid: i32) -> Option<Exit> {
+        let found = self.early_exits.iter().position(|(early, _)| *early == pid);
+        if let Some(index) = found {
+            return self.early_exits.remove(index).map(|(_, exit)| exit);
+        }
+        // Forgotten among too many: it is gone, and nobody will tell its status again.
+        sys::kill(pid, 0).is_err().then_some(Exit::Unknown)
+    }
+
+    fn show_last_words(&mut self, id: Id) {
+        let workload = &mut self.workloads[id];
+        let name = workload.spec.name.clone();
+        workload.read_last_words(&mut |line| self.console.say_for(&name, line));
+    }
+
+    fn close_outputs(&mut self, id: Id) {
+        self.show_last_words(id);
+        let workload = &mut self.workloads[id];
+        let name = workload.spec.name.clone();
+        workload.close_outputs(&mut |line| self.console.say_for(&name, line));
+    }
+
+    fn read_uevents(&mut self) {
+        while let Some(event) = self.uevents.as_ref().and_then(UeventSocket::next) {
+            match event {
+                Uevent::Corrupted(block) => self.refuse(&corruption_message(&block)),
+                Uevent::InputAdded(node) => {
+                    if let Some(button) = node.strip_prefix("input/").and_then(PowerButton::open) {
+                        self.add_button(button);
+                    }
+                }
+                Uevent::BlockAdded | Uevent::Other => {}
+            }
+        }
+    }
+
+    /// Ends the machine because what it runs from cannot be trusted any more.
+    fn refuse(&mut self, reason: &str) -> ! {
+        self.console.say(format_args!("refused: {reason}"));
+        shutdown::kill_all();
+        if let Ok(Some(state)) = &self.state
+            && let Err(text) = state.unmount()
+        {
+            self.console.say(text);
+        }
+        halt::end(&mut self.console, Ending::PowerOff)
+    }
+
+    fn add_button(&mut self, button: PowerButton) {
+        let index = self.buttons.len();
+        if self.watch(Source::Button(index), &button).is_ok() {
+            self.buttons.push(Some(button));
+        }
+    }
+
+    fn read_button(&mut self, index: usize) {
+        match self.buttons.get(index).and_then(Option::as_ref).map(PowerButton::was_pressed) {
+            Some(Some(true)) => self.stop(Ending::PowerOff, "the power button"),
+            Some(None) => self.buttons[index] = None,
+            _ => {}
+        }
+    }
+
+    fn start_dhcp(&mut self, interface: usize) {
+        if self.ending.is_some() {
+            return;
+        }
+        match self.network.start(interface) {
+            Ok(Some(pid)) => {
+                self.children.insert(pid, Role::Dhcp(interface));
+                if let Some(pipe) = self.network.pipe(interface) {
+                    let _ = self.watch(Source::Lease(interface), pipe);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.console.say(format_args!("cannot start DHCP: {error}"));
+                self.network.on_exit(interface, now(), &mut self.console);
+            }
+        }
+    }
+
+    fn watch(&self, source: Source, fd: impl AsFd) -> rustix::io::Result<()> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(source.encode()), epoll::EventFlags::IN)
+    }
+
+    /// The console is waited for only while it has a backlog.
+    fn watch_console(&mut self) {
+        let wanted = self.console.has_backlog();
+        if wanted == self.console_watched {
+            return;
+        }
+        let Some(device) = self.console.fd() else { return };
+        let data = epoll::EventData::new_u64(Source::Console.encode());
+        let result = if wanted {
+            epoll::add(&self.epoll, device, data, epoll::EventFlags::OUT)
+        } else {
+            epoll::delete(&self.epoll, device)
+        };
+        self.console_watched = wanted && result.is_ok();
+    }
+}
+
+impl Source {
+    const fn encode(self) -> u64 {
+        let (kind, index) = match self {
+            Self::Console => (0, 0),
+            Self::Signals => (1, 0),
+            Self::Uevents => (2, 0),
+            Self::Button(index) => (3, index),
+            Self::Output(id, Stream::Out) => (4, id),
+            Self::Output(id, Stream::Error) => (5, id),
+            Self::Lease(interface) => (6, interface),
+        };
+        kind << 32 | index as u64
+    }
+
+    fn decode(data: u64) -> Option<Self> {
+        let index = usize::try_from(data & 0xffff_ffff).ok()?;
+        Some(match data >> 32 {
+            0 => Self::Console,
+            1 => Self::Signals,
+            2 => Self::Uevents,
+            3 => Self::Button(index),
+            4 => Self::Output(index, Stream::Out),
+            5 => Self::Output(index, Stream::Error),
+            6 => Self::Lease(index),
+            _ => return None,
+        })
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Status(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_survive_the_way_through_epoll() {
+        let sources = [
+            Source::Console,
+            Source::Signals,
+            Source::Uevents,
+            Source::Button(3),
+            Source::Output(499, Stream::Out),
+            Source::Output(0, Stream::Error),
+            Source::Lease(1),
+        ];
+        for source in sources {
+            assert_eq!(Source::decode(source.encode()), Some(source));
+        }
+        assert_eq!(Source::decode(99 << 32), None);
+    }
+}

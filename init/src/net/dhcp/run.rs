@@ -1,0 +1,239 @@
+//! The DHCP child's loop: socket, interface and pipe around [`Client`].
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::client::{Client, Output};
+use super::message::{self, Grant, Identity};
+use crate::console::now;
+use crate::net::lease::{Lease, Message};
+use crate::net::netlink::{Link, LinkMonitor, Netlink, Route};
+use crate::sys;
+
+const SERVER_PORT: u16 = 67;
+const CLIENT_PORT: u16 = 68;
+/// When it is told that a device or its carrier is missing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the client for `device` (`None`: the first Ethernet interface) until it is killed or fails; returns
+/// the exit status.
+#[must_use]
+pub fn run(device: Option<&str>) -> i32 {
+    match serve(device) {
+        Ok(never) => match never {},
+        Err(error) => {
+            tell(&Message::Note(format!("DHCP failed: {error}")));
+            1
+        }
+    }
+}
+
+fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
+    let link = wait_for_link(device)?;
+    let mut interface = Interface { netlink: Netlink::open()?, link, bound: None };
+    let socket = open_socket(&interface.link.name)?;
+    let identity = Identity {
+        xid: random()?,
+        hardware_address: interface.link.hardware_address,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let begun = now();
+    let mut client = Client::new(begun, random()?);
+    let mut packet = [0; 1500];
+    loop {
+        let mut outputs = client.tick(now());
+        if outputs.is_empty() {
+            let wait = client.next_deadline().map(|deadline| deadline.saturating_sub(now()));
+            // A timeout of zero would mean none.
+            socket.set_read_timeout(wait.map(|wait| wait.max(Duration::from_millis(1))))?;
+            let size = match socket.recv(&mut packet) {
+                Ok(size) => size,
+                Err(error) if is_temporary(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(reply) = message::parse(&packet[..size], &identity) {
+                outputs = client.receive(reply, now());
+            }
+        }
+        let seconds = u16::try_from((now() - begun).as_secs()).unwrap_or(u16::MAX);
+        for output in outputs {
+            interface.perform(output, &socket, &identity, seconds);
+        }
+    }
+}
+
+/// Waits for the interface and its carrier, by the kernel's word.
+fn wait_for_link(device: Option<&str>) -> io::Result<Link> {
+    let monitor = LinkMonitor::open()?;
+    let mut told = false;
+    let mut tell_once = |what: &str| {
+        if !std::mem::replace(&mut told, true) {
+            tell(&Message::Note(what.to_owned()));
+        }
+    };
+    let link = loop {
+        if let Some(link) = Link::find(device) {
+            break link;
+        }
+        monitor.wait(PATIENCE);
+        if Link::find(device).is_none() {
+            tell_once(&format!("waiting for the interface {}", device.unwrap_or("(any)")));
+        }
+    };
+    Netlink::open()?.bring_up(link.index)?;
+    while !link.has_carrier() {
+        monitor.wait(PATIENCE);
+        if !link.has_carrier() {
+            tell_once(&format!("waiting for the carrier of {}", link.name));
+        }
+    }
+    Ok(link)
+}
+
+/// Bound to the interface, so that it sends and receives there without an address.
+fn open_socket(device: &str) -> io::Result<UdpSocket> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_broadcast(&socket, true)?;
+    sys::bind_to_device(&socket, device)?;
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
+    Ok(UdpSocket::from(socket))
+}
+
+/// The interface with the address that it has by this client.
+struct Interface {
+    netlink: Netlink,
+    link: Link,
+    bound: Option<Grant>,
+}
+
+impl Interface {
+    /// What fails here is told and tried again by the client's own repetition.
+    fn perform(&mut self, output: Output, socket: &UdpSocket, identity: &Identity, seconds: u16) {
+        let result = match output {
+            Output::Broadcast(request) => {
+                let bytes = message::encode(identity, &request, seconds);
+                socket.send_to(&bytes, (Ipv4Addr::BROADCAST, SERVER_PORT)).map(drop)
+            }
+            Output::Unicast(request, server) => {
+                let bytes = message::encode(identity, &request, seconds);
+                socket.send_to(&bytes, (server, SERVER_PORT)).map(drop)
+            }
+            Output::Bound(grant) => self.bind(grant),
+            Output::Lost => {
+                self.unbind();
+                tell(&Message::Lost);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            tell(&Message::Note(format!("DHCP on {}: {error}", self.link.name)));
+        }
+    }
+
+    fn bind(&mut self, grant: Grant) -> io::Result<()> {
+        if self.bound.as_ref().is_some_and(|old| (old.address, old.prefix) != (grant.address, grant.prefix)) {
+            self.unbind();
+        }
+        let index = self.link.index;
+        self.netlink.set_address(index, grant.address, grant.prefix, grant.seconds)?;
+        for route in routes_of(&grant) {
+            self.netlink.set_route(index, &route, grant.address)?;
+        }
+        let lease = lease_of(&self.link.name, &grant);
+        let known = self.bound.replace(grant).map(|old| lease_of(&self.link.name, &old));
+        if known.as_ref() != Some(&lease) {
+            tell(&Message::Bound(lease));
+        }
+        Ok(())
+    }
+
+    /// The kernel removes the routes with the address.
+    fn unbind(&mut self) {
+        if let Some(old) = self.bound.take() {
+            let _ = self.netlink.remove_address(self.link.index, old.address, old.prefix);
+        }
+    }
+}
+
+/// Routes on the link come first: routers may stand behind them.
+fn routes_of(grant: &Grant) -> Vec<Route> {
+    let mask = u32::MAX.checked_shl(32 - u32::from(grant.prefix)).unwrap_or(0);
+    let is_near = |router: Ipv4Addr| u32::from(router) & mask == u32::from(grant.address) & mask;
+    let mut routes: Vec<Route> = grant
+        .routes
+        .iter()
+        .map(|&(destination, prefix, router)| {
+            let gateway = (!router.is_unspecified()).then_some(router);
+            Route { destination, prefix, gateway, on_link: gateway.is_some_and(|router| !is_near(router)) }
+        })
+        .collect();
+    routes.sort_by_key(|route| route.gateway.is_some());
+    routes
+}
+
+fn lease_of(device: &str, grant: &Grant) -> Lease {
+    let default = grant.routes.iter().find(|(_, prefix, _)| *prefix == 0);
+    Lease {
+        device: device.to_owned(),
+        address: grant.address,
+        prefix: grant.prefix,
+        gateway: default.map(|(.., router)| *router).filter(|router| !router.is_unspecified()),
+        dns: grant.dns.clone(),
+        domain: grant.domain.clone(),
+        seconds: grant.seconds,
+    }
+}
+
+/// One line to PID 1. A pipe that nobody reads means that PID 1 wants nothing more.
+fn tell(message: &Message) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{message}").and_then(|()| out.flush());
+}
+
+/// Never blocks: a machine that just started may have little entropy, and these numbers guard nothing.
+fn random() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    getrandom(&mut bytes[..], GetRandomFlags::INSECURE)?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock) || error.raw_os_error() == Some(libc::ENETDOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_on_the_link_come_first_and_far_routers_are_marked() {
+        let near = Ipv4Addr::new(10, 0, 2, 2);
+        let far = Ipv4Addr::new(10, 9, 9, 9);
+        let grant = Grant {
+            address: Ipv4Addr::new(10, 0, 2, 15),
+            server: near,
+            prefix: 24,
+            routes: vec![
+                (Ipv4Addr::UNSPECIFIED, 0, far),
+                (Ipv4Addr::new(10, 7, 0, 0), 16, near),
+                (Ipv4Addr::new(10, 9, 9, 9), 32, Ipv4Addr::UNSPECIFIED),
+            ],
+            dns: Vec::new(),
+            domain: None,
+            seconds: 60,
+            renewal: None,
+            rebinding: None,
+        };
+        let routes = routes_of(&grant);
+        assert_eq!(routes[0].gateway, None);
+        assert!(routes.iter().find(|route| route.prefix == 0).unwrap().on_link);
+        assert!(!routes.iter().find(|route| route.prefix == 16).unwrap().on_link);
+        assert_eq!(lease_of("eth0", &grant).gateway, Some(far));
+    }
+}

@@ -1,0 +1,238 @@
+//! A workload's processes and pipes: what the engine's actions come to for one workload.
+//!
+//! Starts the runtime, reads what the workload prints, signals and kills it. Decides nothing.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use config::boot::BootWorkload;
+use rustix::fs::{Mode, fchmod};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use crate::INIT_PATH;
+use crate::lines::LineSplitter;
+use crate::mounts::WORKLOADS_CGROUP;
+use crate::probe;
+use crate::supervise::event::ProbeKind;
+use crate::sys;
+
+const RUNTIME: &str = "/usr/lib/coracle/runtime";
+const RUNTIME_STATE: &str = "/run/coracle/runtime";
+const PID_FILES: &str = "/run/coracle/pids";
+
+/// What is read of one stream in one turn of the loop, so that a flood does not starve the others.
+const TURN_LIMIT: usize = 16 * 1024;
+/// What is read at most when a process ended and its last words are wanted.
+const LAST_WORDS_LIMIT: usize = 256 * 1024;
+
+/// Which of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Error,
+}
+
+/// The read end of an output stream.
+#[derive(Debug)]
+pub struct Output {
+    pipe: OwnedFd,
+    splitter: LineSplitter,
+}
+
+impl Output {
+    /// Makes the pipe; the write end is for the workload.
+    fn open() -> io::Result<(Self, OwnedFd)> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+        // A workload that is not root opens /dev/stdout and /dev/stderr by their path.
+        fchmod(&write, Mode::from_raw_mode(0o622))?;
+        Ok((Self { pipe: read, splitter: LineSplitter::default() }, write))
+    }
+
+    /// Hands over the lines that came, at most `limit` bytes of them. `false`: no writer is left.
+    fn read(&mut self, limit: usize, line: &mut dyn FnMut(&str)) -> bool {
+        let mut buffer = [0_u8; 8192];
+        let mut total = 0;
+        while total < limit {
+            let size = match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(0) => return false,
+                Ok(size) => size,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            };
+            total += size;
+            self.splitter.push(&buffer[..size], &mut *line);
+        }
+        true
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+/// The processes of one workload.
+#[derive(Debug)]
+pub struct Workload {
+    /// What the builder wrote.
+    pub spec: BootWorkload,
+    /// Its first process, while it runs.
+    pub main_pid: Option<i32>,
+    /// The runtime's process that starts or removes it.
+    pub helper_pid: Option<i32>,
+    /// The probe that runs.
+    pub probe_pid: Option<i32>,
+    outputs: [Option<Output>; 2],
+    /// The last line on standard error: the runtime's reason when a start fails.
+    last_error: String,
+}
+
+impl Workload {
+    /// Nothing runs yet.
+    #[must_use]
+    pub const fn new(spec: BootWorkload) -> Self {
+        Self { spec, main_pid: None, helper_pid: None, probe_pid: None, outputs: [None, None], last_error: String::new() }
+    }
+
+    /// Executes `runtime run --detach` with new pipes; returns the runtime's process id.
+    ///
+    /// # Errors
+    /// In words, when there is no pipe or no process to be had.
+    pub fn start(&mut self) -> Result<i32, String> {
+        fs::create_dir_all(PID_FILES).map_err(|error| format!("cannot make {PID_FILES}: {error}"))?;
+        let _ = fs::remove_file(self.pid_file());
+        let explain = |error: io::Error| format!("cannot make its output pipes: {error}");
+        let (out, out_write) = Output::open().map_err(explain)?;
+        let (error, error_write) = Output::open().map_err(explain)?;
+        let pid = runtime_command()
+            .args(["run", "--detach", "--bundle", &self.spec.bundle, "--pid-file", &self.pid_file()])
+            .arg(&self.spec.name)
+            .stdout(out_write)
+            .stderr(error_write)
+            .spawn()
+            .map_err(|error| format!("cannot execute {RUNTIME}: {error}"))
+            .map(|child| process_id(child.id()))?;
+        self.last_error.clear();
+        self.outputs = [Some(out), Some(error)];
+        self.helper_pid = Some(pid);
+        Ok(pid)
+    }
+
+    /// Executes `runtime delete --force`; returns its process id.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn clean(&mut self) -> io::Result<i32> {
+        let mut command = runtime_command();
+        command.args(["delete", "--force", &self.spec.name]).stdout(Stdio::null()).stderr(Stdio::null());
+        let pid = process_id(command.spawn()?.id());
+        self.helper_pid = Some(pid);
+        Ok(pid)
+    }
+
+    /// Executes a probe; returns its process id.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn start_probe(&mut self, kind: ProbeKind) -> io::Result<i32> {
+        let arguments = probe::arguments(kind, &self.spec.readiness).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(INIT_PATH);
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let pid = process_id(command.spawn()?.id());
+        self.probe_pid = Some(pid);
+        Ok(pid)
+    }
+
+    /// The process id that the runtime left, after it ended well.
+    ///
+    /// # Errors
+    /// In words, when there is none.
+    pub fn read_pid(&self) -> Result<i32, String> {
+        let path = self.pid_file();
+        let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 1);
+        pid.ok_or_else(|| format!("{path} holds no process id: {:?}", text.trim()))
+    }
+
+    /// Signals the first process. One that is gone already is no error.
+    pub fn signal(&self, signal: i32) {
+        if let Some(pid) = self.main_pid {
+            let _ = sys::kill(pid, signal);
+        }
+    }
+
+    /// Kills everything in its cgroup, and the first process in any case.
+    pub fn kill(&self) {
+        let _ = fs::write(format!("{WORKLOADS_CGROUP}/{}/cgroup.kill", self.spec.name), "1");
+        self.signal(libc::SIGKILL);
+    }
+
+    /// One of its open streams.
+    #[must_use]
+    pub fn output(&self, stream: Stream) -> Option<&Output> {
+        self.outputs[stream as usize].as_ref()
+    }
+
+    /// Hands over the lines of one turn. Once no writer is left, the stream is closed.
+    pub fn read_output(&mut self, stream: Stream, line: &mut dyn FnMut(&str)) {
+        self.read_up_to(stream, TURN_LIMIT, line);
+    }
+
+    /// Hands over all that was printed until now, within bounds.
+    pub fn read_last_words(&mut self, line: &mut dyn FnMut(&str)) {
+        self.read_up_to(Stream::Out, LAST_WORDS_LIMIT, line);
+        self.read_up_to(Stream::Error, LAST_WORDS_LIMIT, line);
+    }
+
+    /// The last line on standard error, taken.
+    #[must_use]
+    pub fn take_last_error(&mut self) -> Option<String> {
+        Some(std::mem::take(&mut self.last_error)).filter(|line| !line.is_empty())
+    }
+
+    /// Closes both streams; what is unfinished counts as a line.
+    pub fn close_outputs(&mut self, line: &mut dyn FnMut(&str)) {
+        for mut output in self.outputs.iter_mut().filter_map(Option::take) {
+            output.splitter.finish(|text| line(text));
+        }
+    }
+
+    fn read_up_to(&mut self, stream: Stream, limit: usize, line: &mut dyn FnMut(&str)) {
+        let slot = &mut self.outputs[stream as usize];
+        let last_error = &mut self.last_error;
+        let mut note = |text: &str| {
+            if stream == Stream::Error && !text.trim().is_empty() {
+                text.clone_into(last_error);
+            }
+            line(text);
+        };
+        let Some(output) = slot else { return };
+        if !output.read(limit, &mut note) {
+            output.splitter.finish(note);
+            *slot = None;
+        }
+    }
+
+    fn pid_file(&self) -> String {
+        format!("{PID_FILES}/{}", self.spec.name)
+    }
+}
+
+fn runtime_command() -> Command {
+    let mut command = Command::new(RUNTIME);
+    command.args(["--root", RUNTIME_STATE]).env_clear().env("PATH", "/usr/lib/coracle").stdin(Stdio::null());
+    command
+}
+
+/// The kernel's process ids are positive and far below 2^31.
+fn process_id(id: u32) -> i32 {
+    i32::try_from(id).expect("a process id fits an i32")
+}
