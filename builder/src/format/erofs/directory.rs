@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{BLOCK, BLOCK_LEN};
+use crate::format::array_at;
 use crate::tree::{InodeId, Name};
 
-const ENTRY_LEN: usize = 12;
+pub(super) const ENTRY_LEN: usize = 12;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,40 @@ pub(super) fn render(
         names.iter().for_each(|(name, _)| out.extend(*name));
     }
     out
+}
+
+/// The names of a directory block with their nids, or what is wrong with it.
+pub(super) fn parse(block: &[u8]) -> Result<Vec<(&[u8], u64)>, &'static str> {
+    let name_offset = |entry: usize| {
+        let at = entry * ENTRY_LEN + 8;
+        usize::from(u16::from_le_bytes(array_at(block, at)))
+    };
+    if block.len() < ENTRY_LEN {
+        return Err("a directory block is cut off");
+    }
+    let names_at = name_offset(0);
+    let count = names_at / ENTRY_LEN;
+    if names_at > block.len() || count == 0 || !names_at.is_multiple_of(ENTRY_LEN) {
+        return Err("a directory block's names are not after its entries");
+    }
+    let mut found = Vec::with_capacity(count);
+    for entry in 0..count {
+        let start = name_offset(entry);
+        let end = if entry + 1 < count {
+            name_offset(entry + 1)
+        } else {
+            let rest = block.get(start..).unwrap_or_default();
+            let len = rest.iter().position(|byte| *byte == 0);
+            start + len.unwrap_or(rest.len())
+        };
+        let name = block.get(start..end).unwrap_or_default();
+        if start < names_at || !(1..=255).contains(&name.len()) || name.contains(&b'/') {
+            return Err("a directory block has a bad name");
+        }
+        let nid = u64::from_le_bytes(array_at(block, entry * ENTRY_LEN));
+        found.push((name, nid));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

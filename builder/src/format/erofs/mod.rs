@@ -7,6 +7,7 @@
 mod directory;
 mod inode;
 mod layout;
+mod read;
 mod write;
 mod xattr;
 
@@ -15,6 +16,7 @@ use std::io;
 use uuid::Uuid;
 
 pub use layout::Layout;
+pub use read::{FileType, Image, Node, ReadError, Superblock};
 pub use write::write;
 
 use super::content::ContentError;

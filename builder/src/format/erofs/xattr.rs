@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-const HEADER_LEN: usize = 12;
-const ENTRY_LEN: usize = 4;
+pub(super) const HEADER_LEN: usize = 12;
+pub(super) const ENTRY_LEN: usize = 4;
 /// The most that `i_xattr_icount` can say.
 const AREA_MAX: usize = HEADER_LEN + 4 * (u16::MAX as usize - 1);
 
 /// Name prefixes and their numbers (`EROFS_XATTR_INDEX_*`).
-pub(super) const PREFIXES: [(u8, &[u8]); 6] = [
+const PREFIXES: [(u8, &[u8]); 6] = [
     (1, b"user."),
     (2, b"system.posix_acl_access"),
     (3, b"system.posix_acl_default"),
@@ -76,6 +76,28 @@ pub(super) fn render(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>, out: &mut Vec<u8>) {
         out.extend_from_slice(value);
         out.resize(start + (out.len() - start).next_multiple_of(4), 0);
     }
+}
+
+/// Bytes of the entry that begins with `head`, without padding.
+pub(super) fn entry_len(head: &[u8; ENTRY_LEN]) -> usize {
+    let value_len = u16::from_le_bytes([head[2], head[3]]);
+    ENTRY_LEN + usize::from(head[0]) + usize::from(value_len)
+}
+
+/// A full name, its value, and the padded length of their entry.
+type Entry = (Vec<u8>, Vec<u8>, usize);
+
+/// Reads the entry that `bytes`, at least [`ENTRY_LEN`] of them, begin with.
+pub(super) fn parse(bytes: &[u8]) -> Result<Entry, &'static str> {
+    let head = crate::format::array_at(bytes, 0);
+    let len = entry_len(&head);
+    let entry = bytes.get(ENTRY_LEN..len).ok_or("an attribute is cut off")?;
+    let mut prefixes = PREFIXES.iter();
+    let prefix = prefixes.find(|(index, _)| *index == head[1]);
+    let (_, prefix) = prefix.ok_or("an attribute has no known namespace")?;
+    let (name, value) = entry.split_at(usize::from(head[0]));
+    let name = [prefix, name].concat();
+    Ok((name, value.to_vec(), len.next_multiple_of(4)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,628 @@
+//! The reader, for images in the form that the writer makes.
+//!
+//! Every number of the image is checked before it is used: a hostile image gives an error, never a panic, an endless
+//! walk or an allocation larger than the image. Symbolic links are not followed. Compressed or chunked files and
+//! images on several devices are refused.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write};
+
+use uuid::Uuid;
+
+use super::inode::{COMPACT_LEN, EXTENDED_LEN};
+use super::{
+    BLOCK, BLOCK_LEN, FEATURE_COMPAT_SB_CHKSUM, FLAT_INLINE, FLAT_PLAIN, MAGIC, S_IFBLK, S_IFCHR,
+    S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SLOT, SUPERBLOCK_AT, directory, xattr,
+};
+use crate::format::array_at;
+use crate::format::region::Region;
+
+/// Content is copied in pieces of this many bytes.
+const PIECE: u64 = 1 << 20;
+
+/// What the superblock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Superblock {
+    /// The filesystem's identifier.
+    pub uuid: Uuid,
+    /// Its label, lossy.
+    pub volume_name: String,
+    /// Seconds since the epoch.
+    pub build_time: i64,
+    /// Number of inodes.
+    pub inodes: u64,
+    /// Length in bytes.
+    pub len: u64,
+    meta_at: u64,
+    xattr_at: u64,
+    root_nid: u64,
+}
+
+/// What an inode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileType {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link; its content is the target.
+    Symlink,
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A Unix socket's name.
+    Socket,
+}
+
+/// An inode as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its number in the image; names of one inode have the same.
+    pub nid: u64,
+    /// What it is.
+    pub file_type: FileType,
+    /// Permission bits with set-id and sticky bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time: seconds since the epoch.
+    pub mtime: i64,
+    /// Nanoseconds of the modification time.
+    pub mtime_nsec: u32,
+    /// Number of names.
+    pub links: u32,
+    /// Bytes of content.
+    pub size: u64,
+    xattrs_at: u64,
+    xattrs_len: u64,
+    first_block: u64,
+    inline: bool,
+}
+
+/// Why an image was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The image does not read.
+    #[error("cannot read the EROFS image at byte {at}")]
+    Io {
+        /// Where.
+        at: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// What was read cannot be written where it is wanted.
+    #[error("cannot write what was read from the EROFS image")]
+    Write(#[source] io::Error),
+    /// No EROFS image, or a broken one.
+    #[error("broken EROFS image at byte {at}: {reason}")]
+    Broken {
+        /// Where.
+        at: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A form of EROFS that this reader does not know.
+    #[error("the EROFS image has {0}, which is not supported")]
+    Unsupported(&'static str),
+    /// No such file, or the way to it leads over something that is no directory.
+    #[error("{path}: no such file in the EROFS image")]
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// A file longer than asked for.
+    #[error("a file of {size} bytes is longer than {most}")]
+    TooLong {
+        /// Its size.
+        size: u64,
+        /// The most that was asked for.
+        most: u64,
+    },
+}
+
+/// An image.
+#[derive(Debug, Clone)]
+pub struct Image<'f> {
+    region: Region<'f>,
+    superblock: Superblock,
+}
+
+impl<'f> Image<'f> {
+    /// Opens the image at the start of a window and checks its superblock.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn open(region: Region<'f>) -> Result<Self, ReadError> {
+        let mut block = vec![0; BLOCK_LEN];
+        let done = region.read_exact_at(&mut block, 0);
+        done.map_err(|source| ReadError::Io { at: 0, source })?;
+        let superblock = parse_superblock(&block)?;
+        let region = region.part(0, superblock.len);
+        let region = region.map_err(|_| broken(0, "it is longer than its partition"))?;
+        Ok(Self { region, superblock })
+    }
+
+    /// What the superblock says.
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    /// [`ReadError`], as of every inode.
+    pub fn root(&self) -> Result<Node, ReadError> {
+        let root = self.node(self.superblock.root_nid)?;
+        match root.file_type {
+            FileType::Directory => Ok(root),
+            _ => Err(broken(0, "its root is no directory")),
+        }
+    }
+
+    /// The inode at a path of plain components.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] and others.
+    pub fn lookup(&self, path: &str) -> Result<Node, ReadError> {
+        let not_found = || ReadError::NotFound {
+            path: path.to_owned(),
+        };
+        let mut node = self.root()?;
+        for component in path.split('/').filter(|component| !component.is_empty()) {
+            if node.file_type != FileType::Directory {
+                return Err(not_found());
+            }
+            let mut found = None;
+            self.for_each_entry(&node, |name, nid| {
+                if name == component.as_bytes() {
+                    found = Some(nid);
+                }
+            })?;
+            node = self.node(found.ok_or_else(not_found)?)?;
+        }
+        Ok(node)
+    }
+
+    /// The bytes of the regular file at `path`, `most` at most.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&self, path: &str, most: u64) -> Result<Vec<u8>, ReadError> {
+        let node = self.lookup(path)?;
+        match node.file_type {
+            FileType::File => self.content(&node, most),
+            _ => Err(ReadError::NotFound {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
+    /// The content of a file or symbolic link, `most` bytes at most.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn content(&self, node: &Node, most: u64) -> Result<Vec<u8>, ReadError> {
+        let size = node.size;
+        if size > most {
+            return Err(ReadError::TooLong { size, most });
+        }
+        let mut bytes = Vec::new();
+        self.copy(node, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Copies the content of a file or symbolic link to `out`, piece by piece.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn copy(&self, node: &Node, out: &mut impl Write) -> Result<(), ReadError> {
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < node.size {
+            buffer.resize(PIECE.min(node.size - at) as usize, 0);
+            self.read_content(node, at, &mut buffer)?;
+            out.write_all(&buffer).map_err(ReadError::Write)?;
+            at += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The names in a directory with their inodes, `.` and `..` left out, in order.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn entries(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, ReadError> {
+        let mut found = Vec::new();
+        self.for_each_entry(directory, |name, nid| {
+            if name != b"." && name != b".." {
+                found.push((name.to_vec(), nid));
+            }
+        })?;
+        let nodes = found.into_iter();
+        nodes
+            .map(|(name, nid)| Ok((name, self.node(nid)?)))
+            .collect()
+    }
+
+    /// Every path with its inode, a directory before what is in it; the root comes first with an empty path.
+    ///
+    /// # Errors
+    /// [`ReadError`]; a directory with two names is broken, and so are more names than the image can hold.
+    pub fn walk(&self) -> Result<Vec<(Vec<u8>, Node)>, ReadError> {
+        let most = self.superblock.len / directory::ENTRY_LEN as u64;
+        let mut seen = HashSet::new();
+        let mut directories_len: u64 = 0;
+        let mut found = Vec::new();
+        let mut stack = vec![(Vec::new(), self.root()?)];
+        while let Some((path, node)) = stack.pop() {
+            if node.file_type == FileType::Directory {
+                let at = self.inode_at(node.nid)?;
+                directories_len = directories_len.saturating_add(node.size);
+                if !seen.insert(node.nid) || directories_len > self.superblock.len {
+                    return Err(broken(at, "two directories are one"));
+                }
+                for (name, child) in self.entries(&node)?.into_iter().rev() {
+                    let slash = if path.is_empty() { &b""[..] } else { b"/" };
+                    stack.push(([&path, slash, &name].concat(), child));
+                }
+                // A path of the kernel's is no longer either.
+                if (found.len() + stack.len()) as u64 > most || path.len() > 1 << 16 {
+                    return Err(broken(at, "it has more names than room for them"));
+                }
+            }
+            found.push((path, node));
+        }
+        Ok(found)
+    }
+
+    /// The extended attributes of an inode by full name.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn xattrs(&self, node: &Node) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
+        let mut found = BTreeMap::new();
+        if node.xattrs_len == 0 {
+            return Ok(found);
+        }
+        let bad = |reason| broken(node.xattrs_at, reason);
+        let mut area = vec![0; node.xattrs_len as usize];
+        self.bytes(node.xattrs_at, &mut area)?;
+        let shared = usize::from(area[4]);
+        let inline = area.get(xattr::HEADER_LEN + 4 * shared..);
+        let mut rest = inline.ok_or_else(|| bad("its shared attributes are cut off"))?;
+        for index in 0..shared {
+            let id = u32::from_le_bytes(array_at(&area, xattr::HEADER_LEN + 4 * index));
+            let at = self.superblock.xattr_at + 4 * u64::from(id);
+            let (name, value) = self.shared_xattr(at)?;
+            found.insert(name, value);
+        }
+        while rest.len() >= xattr::ENTRY_LEN {
+            let (name, value, len) = xattr::parse(rest).map_err(bad)?;
+            found.insert(name, value);
+            rest = &rest[len.min(rest.len())..];
+        }
+        Ok(found)
+    }
+
+    fn shared_xattr(&self, at: u64) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
+        let mut head = [0; xattr::ENTRY_LEN];
+        self.bytes(at, &mut head)?;
+        let mut entry = vec![0; xattr::entry_len(&head)];
+        self.bytes(at, &mut entry)?;
+        let (name, value, _) = xattr::parse(&entry).map_err(|reason| broken(at, reason))?;
+        Ok((name, value))
+    }
+
+    fn bytes(&self, at: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let done = self.region.read_exact_at(into, at);
+        done.map_err(|source| ReadError::Io { at, source })
+    }
+
+    fn inode_at(&self, nid: u64) -> Result<u64, ReadError> {
+        nid.checked_mul(SLOT)
+            .and_then(|at| at.checked_add(self.superblock.meta_at))
+            .filter(|at| at.saturating_add(COMPACT_LEN as u64) <= self.superblock.len)
+            .ok_or_else(|| broken(nid, "an inode's number leads out of the image"))
+    }
+
+    fn node(&self, nid: u64) -> Result<Node, ReadError> {
+        let at = self.inode_at(nid)?;
+        let mut bytes = [0; EXTENDED_LEN];
+        self.bytes(at, &mut bytes[..COMPACT_LEN])?;
+        let mut len = COMPACT_LEN;
+        if bytes[0] & 1 != 0 {
+            self.bytes(at, &mut bytes)?;
+            len = EXTENDED_LEN;
+        }
+        let node = parse_inode(&bytes, nid, at + len as u64, self.superblock.build_time);
+        let node = node.map_err(|reason| broken(at, reason))?;
+        // Nothing is compressed, so no content is longer than the image.
+        match node.size > self.superblock.len {
+            true => Err(broken(at, "a file is longer than the image")),
+            false => Ok(node),
+        }
+    }
+
+    /// Fills `into` from `at` of the content, which it must not leave.
+    fn read_content(&self, node: &Node, at: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let tail = if node.inline { node.size % BLOCK } else { 0 };
+        let in_blocks = node.size - tail;
+        let split = in_blocks.saturating_sub(at).min(into.len() as u64) as usize;
+        let (blocks, rest) = into.split_at_mut(split);
+        if !blocks.is_empty() {
+            self.bytes(node.first_block * BLOCK + at, blocks)?;
+        }
+        if !rest.is_empty() {
+            let tail_at = node.xattrs_at + node.xattrs_len;
+            if tail_at % BLOCK + tail > BLOCK {
+                return Err(broken(tail_at, "a tail crosses a block"));
+            }
+            self.bytes(tail_at + (at + split as u64 - in_blocks), rest)?;
+        }
+        Ok(())
+    }
+
+    fn for_each_entry(
+        &self,
+        node: &Node,
+        mut visit: impl FnMut(&[u8], u64),
+    ) -> Result<(), ReadError> {
+        let at = self.inode_at(node.nid)?;
+        if node.file_type != FileType::Directory {
+            return Err(broken(at, "it is no directory"));
+        }
+        let mut block = vec![0; BLOCK_LEN];
+        let mut done = 0;
+        while done < node.size {
+            let len = BLOCK.min(node.size - done) as usize;
+            self.read_content(node, done, &mut block[..len])?;
+            let entries = directory::parse(&block[..len]);
+            for (name, nid) in entries.map_err(|reason| broken(at, reason))? {
+                visit(name, nid);
+            }
+            done += len as u64;
+        }
+        Ok(())
+    }
+}
+
+fn broken(at: u64, reason: &'static str) -> ReadError {
+    ReadError::Broken { at, reason }
+}
+
+fn parse_superblock(block: &[u8]) -> Result<Superblock, ReadError> {
+    let bytes = &block[SUPERBLOCK_AT..];
+    let u32_at = |at| u32::from_le_bytes(array_at(bytes, at));
+    let u64_at = |at| u64::from_le_bytes(array_at(bytes, at));
+    if u32_at(0) != MAGIC {
+        return Err(broken(SUPERBLOCK_AT as u64, "no signature"));
+    }
+    if u64::from(bytes[12]) != u64::from(BLOCK.trailing_zeros()) {
+        return Err(ReadError::Unsupported("blocks of another size"));
+    }
+    if u32_at(8) & FEATURE_COMPAT_SB_CHKSUM != 0 {
+        let mut unsigned = bytes.to_vec();
+        unsigned[4..8].fill(0);
+        if !crc32c::crc32c(&unsigned) != u32_at(4) {
+            return Err(broken(SUPERBLOCK_AT as u64, "its checksum is wrong"));
+        }
+    }
+    if u32_at(80) != 0 {
+        return Err(ReadError::Unsupported(
+            "compression or another incompatible feature",
+        ));
+    }
+    let name = &bytes[64..80];
+    let name_len = name.iter().position(|byte| *byte == 0).unwrap_or(16);
+    Ok(Superblock {
+        uuid: Uuid::from_bytes(array_at(bytes, 48)),
+        volume_name: String::from_utf8_lossy(&name[..name_len]).into_owned(),
+        build_time: u64_at(24) as i64,
+        inodes: u64_at(16),
+        len: u64::from(u32_at(36)) * BLOCK,
+        meta_at: u64::from(u32_at(40)) * BLOCK,
+        xattr_at: u64::from(u32_at(44)) * BLOCK,
+        root_nid: u64::from(u16::from_le_bytes(array_at(bytes, 14))),
+    })
+}
+
+/// An inode of either form whose fixed part ends at `end`.
+fn parse_inode(
+    bytes: &[u8; EXTENDED_LEN],
+    nid: u64,
+    end: u64,
+    build_time: i64,
+) -> Result<Node, &'static str> {
+    let u16_at = |at| u16::from_le_bytes(array_at(bytes, at));
+    let u32_at = |at| u32::from_le_bytes(array_at(bytes, at));
+    let u64_at = |at| u64::from_le_bytes(array_at(bytes, at));
+    let (format, mode) = (u16_at(0), u16_at(4));
+    let extended = format & 1 != 0;
+    let inline = match format >> 1 {
+        FLAT_PLAIN => false,
+        FLAT_INLINE => true,
+        _ => return Err("an inode is compressed or chunked"),
+    };
+    let union = u32_at(16);
+    let (major, minor) = (union >> 8 & 0xfff, union & 0xff | union >> 12 & 0xfff00);
+    let mut node = Node {
+        nid,
+        file_type: match mode & 0o170_000 {
+            S_IFDIR => FileType::Directory,
+            S_IFREG => FileType::File,
+            S_IFLNK => FileType::Symlink,
+            S_IFCHR => FileType::CharDevice { major, minor },
+            S_IFBLK => FileType::BlockDevice { major, minor },
+            S_IFIFO => FileType::Fifo,
+            S_IFSOCK => FileType::Socket,
+            _ => return Err("an inode has no file type"),
+        },
+        mode: mode & 0o7777,
+        uid: u32::from(u16_at(24)),
+        gid: u32::from(u16_at(26)),
+        mtime: build_time,
+        mtime_nsec: 0,
+        links: u32::from(u16_at(6)),
+        size: u64::from(u32_at(8)),
+        xattrs_at: end,
+        xattrs_len: match u64::from(u16_at(2)) {
+            0 => 0,
+            count => xattr::HEADER_LEN as u64 + 4 * (count - 1),
+        },
+        first_block: u64::from(union),
+        inline,
+    };
+    if extended {
+        node.size = u64_at(8);
+        (node.uid, node.gid) = (u32_at(24), u32_at(28));
+        (node.mtime, node.mtime_nsec) = (u64_at(32) as i64, u32_at(40));
+        node.links = u32_at(44);
+    }
+    Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::erofs::{Options, write};
+    use crate::tree::{Content, Inode, Kind, Metadata, Tree};
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    fn tree(many: usize) -> Tree {
+        let mut tree = Tree::default();
+        for (path, len) in [
+            ("etc/os-release", 20),
+            ("big", 10_000),
+            ("empty", 0),
+            ("d/four", 4096),
+        ] {
+            let bytes: Vec<u8> = (0..len).map(|i: u32| (i % 250) as u8).collect();
+            tree.put_file(path, 0o640, Content::Bytes(bytes.into()))
+                .unwrap();
+        }
+        for number in 0..many {
+            let kind = Kind::Symlink(format!("target {number}").into_bytes());
+            let mut metadata = Metadata::with_mode(0o777);
+            metadata
+                .xattrs
+                .insert(b"trusted.a".to_vec(), vec![1; number % 9]);
+            metadata.mtime = number as i64 % 3;
+            let path = format!("many/link {number}");
+            tree.put(&path, Inode { metadata, kind }).unwrap();
+        }
+        let metadata = Metadata::with_mode(0o600);
+        let kind = Kind::CharDevice {
+            major: 5,
+            minor: 300,
+        };
+        tree.put("dev/x", Inode { metadata, kind }).unwrap();
+        tree
+    }
+
+    fn image(tree: &Tree) -> Vec<u8> {
+        let options = Options {
+            uuid: Uuid::from_u128(77),
+            volume_name: "root".into(),
+            build_time: 1,
+        };
+        let mut bytes = Vec::new();
+        write(&mut bytes, tree, &options).unwrap();
+        bytes
+    }
+
+    fn file(bytes: &[u8]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn paths_are_looked_up_and_read() {
+        let bytes = image(&tree(400));
+        let file = file(&bytes);
+        let image = Image::open(Region::new(&file, 0, bytes.len() as u64)).unwrap();
+        assert_eq!(image.superblock().uuid, Uuid::from_u128(77));
+        assert_eq!(image.superblock().volume_name, "root");
+        assert_eq!(image.read("/etc/os-release", 20).unwrap().len(), 20);
+        assert_eq!(
+            image.read("big", 10_000).unwrap()[9_999],
+            (9_999 % 250) as u8
+        );
+        assert!(matches!(
+            image.read("big", 9_999),
+            Err(ReadError::TooLong { .. })
+        ));
+        for missing in ["x", "big/x", "etc", "many/link 400"] {
+            let error = image.read(missing, 1).unwrap_err();
+            assert!(matches!(error, ReadError::NotFound { .. }), "{missing}");
+        }
+        let device = FileType::CharDevice {
+            major: 5,
+            minor: 300,
+        };
+        assert_eq!(image.lookup("dev/x").unwrap().file_type, device);
+    }
+
+    /// Everything that a user of the reader may do.
+    fn exercise(file: &File, len: u64) -> Result<(), ReadError> {
+        let image = Image::open(Region::new(file, 0, len))?;
+        let _ = image.read("etc/os-release", 1 << 20);
+        for (_, node) in image.walk()? {
+            let _ = image.xattrs(&node);
+            let _ = image.content(&node, 1 << 20);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn cut_and_changed_images_never_panic() {
+        let bytes = image(&tree(30));
+        let len = bytes.len() as u64;
+        let file = file(&bytes);
+        exercise(&file, len).unwrap();
+        for cut in (0..len).step_by(500) {
+            assert!(exercise(&file, cut).is_err());
+        }
+        // Without the checksum feature, changes of the superblock are seen too.
+        let mut unsigned = bytes.clone();
+        unsigned[SUPERBLOCK_AT + 8] = 0;
+        file.write_all_at(&unsigned, 0).unwrap();
+        for at in
+            (SUPERBLOCK_AT..SUPERBLOCK_AT + 128).chain((1152..unsigned.len().min(9000)).step_by(3))
+        {
+            for value in [0, 1, 0x80, 0xff] {
+                file.write_all_at(&[value], at as u64).unwrap();
+                let _ = exercise(&file, len);
+            }
+            file.write_all_at(&unsigned[at..=at], at as u64).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_changed_superblock_is_seen() {
+        let bytes = image(&tree(1));
+        let file = file(&bytes);
+        file.write_all_at(b"x", SUPERBLOCK_AT as u64 + 64).unwrap();
+        let error = exercise(&file, bytes.len() as u64).unwrap_err();
+        assert!(
+            error.to_string().ends_with("its checksum is wrong"),
+            "{error}"
+        );
+    }
+}
