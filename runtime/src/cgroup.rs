@@ -3,11 +3,12 @@
 //! On a hybrid host the v2 hierarchy is used for what it has; a limit whose controller is missing there is an
 //! error that names it. Refuses to put a container into a cgroup that already has processes.
 
+mod devices;
 mod limits;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 
 use crate::error::{Context, Error, Result};
+use crate::sys;
 
+pub use devices::Instruction;
 pub use limits::Limits;
 
 /// Where cgroup v2 is mounted: by itself, or beside v1.
@@ -74,6 +77,10 @@ impl Cgroup {
             )));
         }
         cgroup.set(limits)?;
+        if let Some(program) = &limits.devices {
+            sys::guard_devices(cgroup.open()?.as_fd(), program)
+                .at("guard devices of cgroup", &cgroup.path)?;
+        }
         Ok(cgroup)
     }
 
@@ -183,7 +190,7 @@ impl Cgroup {
 
 fn mount_point() -> Result<&'static Path> {
     let is_cgroup2 =
-        |path: &&&str| statfs(**path).is_ok_and(|stat| stat.f_type as i64 == CGROUP2_SUPER_MAGIC);
+        |path: &&&str| statfs(**path).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC);
     let found = MOUNT_POINTS.iter().find(is_cgroup2);
     found
         .map(Path::new)

@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_and_deep_nesting_are_refused() {
         let deep = format!(
-            r#"{{"ociVersion":"1.0.2","x":{}{}}}"#,
+            r#"{{"ociVersion":"1.0.2","linux":{{"personality":{}{}}}}}"#,
             "[".repeat(4000),
             "]".repeat(4000)
         );

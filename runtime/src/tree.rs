@@ -67,7 +67,6 @@ impl Tree {
         )
     }
 
-
     /// Finds what is at `path`, or makes it, with the directories on the way.
     pub(crate) fn ensure(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
         let found = match self.find(path) {

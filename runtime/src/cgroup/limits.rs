@@ -3,6 +3,7 @@
 //! Where the specification's words are cgroup v1's, they are translated: shares to weight, memory plus swap to
 //! swap alone. What v2 does not have is an error.
 
+use super::devices::{self, Instruction};
 use crate::error::{Error, Result};
 use crate::spec::{Cpu, Memory, Resources};
 
@@ -11,13 +12,18 @@ use crate::spec::{Cpu, Memory, Resources};
 pub struct Limits {
     /// Name of a file in the cgroup, and its value.
     pub settings: Vec<(String, String)>,
+    /// The program that guards access to devices, if any is forbidden.
+    pub devices: Option<Vec<Instruction>>,
 }
 
 impl Limits {
     /// Translates the resources; entries of `unified` come last and so win.
     pub fn resolve(resources: &Resources) -> Result<Self> {
         refuse_unsupported(resources)?;
-        let mut limits = Self::default();
+        let mut limits = Self {
+            devices: devices::compile(&resources.devices)?,
+            ..Self::default()
+        };
         limits.memory(&resources.memory)?;
         limits.cpu(&resources.cpu);
         if let Some(pids) = &resources.pids {

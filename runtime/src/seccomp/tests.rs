@@ -103,7 +103,8 @@ fn comparisons_are_of_64_bits_and_unsigned() {
         0x2_0000_0005,
         u64::MAX,
     ];
-    let operators: [(&str, fn(u64, u64) -> bool); 6] = [
+    type Holds = fn(u64, u64) -> bool;
+    let operators: [(&str, Holds); 6] = [
         ("SCMP_CMP_NE", |a, b| a != b),
         ("SCMP_CMP_LT", |a, b| a < b),
         ("SCMP_CMP_LE", |a, b| a <= b),
