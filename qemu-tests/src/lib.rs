@@ -15,6 +15,7 @@ mod image;
 mod kernel;
 mod redis;
 mod tool;
+mod umoci;
 mod vm;
 
 pub use case::{Case, seconds};
@@ -24,4 +25,5 @@ pub use image::{Image, Partition};
 pub use kernel::{BootFiles, floor_initrd};
 pub use redis::Redis;
 pub use tool::{run_tool, tool_is_missing};
+pub use umoci::redis_layout;
 pub use vm::{Boot, Vm, VmBuilder, free_port};
