@@ -81,7 +81,7 @@ struct Launch {
     pid_file: Option<PathBuf>,
     pidfd: Option<OwnedFd>,
     done: bool,
-    _lock: Lock,
+    lock: Option<Lock>,
 }
 
 impl Launch {
@@ -109,7 +109,7 @@ impl Launch {
             pid_file,
             pidfd: None,
             done: false,
-            _lock: lock,
+            lock: Some(lock),
         };
         launch.container.write(&launch.record)?;
         Ok(launch)
@@ -128,7 +128,9 @@ impl Launch {
         let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
         match sys::clone3(new as u64, directory.as_fd()).during("make the container process")? {
             sys::Cloned::Child => {
-                drop(ours);
+                drop((ours, directory));
+                // Its copy would keep the container locked until the command is executed.
+                drop(self.lock.take());
                 let (preserve_fds, keep_keyring) = (options.preserve_fds, options.no_new_keyring);
                 let cgroup = inherited_cgroup;
                 child::run(

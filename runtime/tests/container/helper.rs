@@ -1,0 +1,94 @@
+//! The command inside the test containers: a static program that does what its arguments say and prints what came
+//! of it. Commands are separated by `;` arguments. Compiled by the harness with rustc alone.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    for command in words.split(|word| word == ";") {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        println!("{}", perform(&command));
+        let _ = std::io::stdout().flush();
+    }
+}
+
+fn perform(command: &[&str]) -> String {
+    match command {
+        ["exit", status] => std::process::exit(status.parse().expect("a number")),
+        ["cat", path] => result(fs::read_to_string(path)),
+        ["write", path, text] => result(fs::write(path, text).map(|()| "ok".into())),
+        ["fill", path, bytes] => {
+            let bytes = vec![1; bytes.parse().expect("a number")];
+            result(fs::write(path, bytes).map(|()| "ok".into()))
+        }
+        ["list", path] => result(fs::read_dir(path).map(|entries| {
+            let mut names: Vec<_> = entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names.join(" ")
+        })),
+        ["stat", path] => result(fs::symlink_metadata(path).map(|stat| {
+            format!(
+                "{:o} {}:{} {:x}",
+                stat.mode(),
+                stat.uid(),
+                stat.gid(),
+                stat.rdev()
+            )
+        })),
+        ["cwd"] => result(std::env::current_dir().map(|path| path.display().to_string())),
+        ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".into()),
+        ["pid"] => std::process::id().to_string(),
+        ["sleep", seconds] => {
+            std::thread::sleep(Duration::from_secs(seconds.parse().expect("a number")));
+            "slept".into()
+        }
+        ["syscall", number, first] => {
+            let answer = syscall(
+                number.parse().expect("a number"),
+                first.parse().expect("a number"),
+            );
+            format!("syscall {answer}")
+        }
+        ["mknod", path, device] => {
+            let path = std::ffi::CString::new(*path).expect("no NUL");
+            const CHARACTER: u64 = 0o020_666;
+            let answer = raw(
+                133,
+                [
+                    path.as_ptr() as u64,
+                    CHARACTER,
+                    device.parse().expect("a number"),
+                ],
+            );
+            format!("mknod {answer}")
+        }
+        other => panic!("unknown command {other:?}"),
+    }
+}
+
+fn result(result: std::io::Result<String>) -> String {
+    match result {
+        Ok(text) => text,
+        Err(error) => format!("errno {}", error.raw_os_error().unwrap_or(0)),
+    }
+}
+
+fn syscall(number: u64, first: u64) -> i64 {
+    raw(number, [first, 0, 0])
+}
+
+fn raw(number: u64, arguments: [u64; 3]) -> i64 {
+    let answer: i64;
+    // SAFETY: the calls that the tests make (getppid, keyctl, mknod …) write to no memory of ours.
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number as i64 => answer, in("rdi") arguments[0],
+            in("rsi") arguments[1], in("rdx") arguments[2], out("rcx") _, out("r11") _);
+    }
+    answer
+}

@@ -1,0 +1,6 @@
+//! Drives the real runtime as root: each test is a claim about a container.
+
+mod confinement;
+mod harness;
+mod lifecycle;
+mod root;
