@@ -178,8 +178,10 @@ impl Watch<'_> {
                 }
             }
         }
-        self.console
-            .note(self.course.timeline.to_string().trim_end());
+        if self.course.stays() {
+            let timeline = self.course.timeline.to_string();
+            self.console.note(timeline.trim_end());
+        }
         self.step(Input::Asked(failure));
     }
 
@@ -232,5 +234,117 @@ impl Interrupts {
 impl Drop for Interrupts {
     fn drop(&mut self) {
         self.handle.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Keeps all that it is told.
+    #[derive(Default)]
+    struct Recorder {
+        guest: Vec<String>,
+        notes: Vec<String>,
+        results: Vec<String>,
+    }
+
+    impl Console for Recorder {
+        fn guest(&mut self, line: &str) {
+            self.guest.push(line.to_owned());
+        }
+
+        fn note(&mut self, text: &str) {
+            self.notes.push(text.to_owned());
+        }
+
+        fn result(&mut self, text: &str) {
+            self.results.push(text.to_owned());
+        }
+    }
+
+    /// Stays with a shell script in QEMU's place: QMP on its standard input, the console on its standard output.
+    fn watch_script(
+        script: &str,
+        timeout: u64,
+        questions: Vec<Question>,
+    ) -> (Result<(Timeline, Vec<Answer>), Error>, Recorder) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qemu");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let goal = Goal {
+            exit_when_ready: true,
+            timeout: Some(Duration::from_secs(timeout)),
+        };
+        let mut recorder = Recorder::default();
+        let result = watch(&path, &[], goal, questions, &mut recorder);
+        (result, recorder)
+    }
+
+    /// A guest that is ready at once and stops when its power button is pressed.
+    const GOOD_GUEST: &str = r#"
+        echo 'coracle: [0.500] stage initramfs'
+        echo 'coracle: [0.900] stage ready'
+        while read -r command; do
+            case "$command" in *system_powerdown*) break ;; esac
+        done
+        echo 'coracle: [1.500] stage stopping'
+        echo '{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}' >&0
+        echo 'coracle: [1.700] stage poweroff'
+    "#;
+
+    #[test]
+    fn a_good_guest_is_asked_and_powered_off() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
+        thread::spawn(move || {
+            use std::io::Write as _;
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            thread::sleep(Duration::from_secs(5));
+        });
+        let question = Question {
+            workload: "web".into(),
+            address,
+            path: "/".into(),
+            host: "x".into(),
+        };
+        let (result, recorder) = watch_script(GOOD_GUEST, 30, vec![question]);
+        let (timeline, answers) = result.unwrap();
+        assert!(timeline.at("answer web") < timeline.at("poweroff"));
+        assert_eq!(answers[0].status, "HTTP/1.1 200 OK");
+        assert!(recorder.results[0].starts_with("web answers on http://127.0.0.1:"));
+        assert_eq!(recorder.guest[0], "coracle: [0.500] stage initramfs");
+        assert!(recorder.notes.is_empty(), "{:?}", recorder.notes);
+    }
+
+    #[test]
+    fn a_qemu_that_fails_is_quoted() {
+        let script = "echo \"qemu-system-x86_64: no such option\" >&2; exit 3";
+        let (result, recorder) = watch_script(script, 30, Vec::new());
+        let text = result.unwrap_err().to_string();
+        assert!(
+            text.contains("exit status: 3") && text.contains("no such option"),
+            "{text}"
+        );
+        assert_eq!(recorder.notes, ["QEMU: no such option"]);
+    }
+
+    #[test]
+    fn a_guest_that_hangs_is_killed_in_time() {
+        let begun = Instant::now();
+        let script = "echo 'coracle: [0.500] stage root'; exec sleep 60";
+        let (result, _) = watch_script(script, 1, Vec::new());
+        let text = result.unwrap_err().to_string();
+        assert!(
+            text.contains("not ready within 1 s") && text.contains("root"),
+            "{text}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }
