@@ -74,7 +74,7 @@ pub fn plugin() -> Result<PathBuf> {
 
 /// The median of several boots, stage by stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Boot {
+pub struct Row {
     /// What was booted, and how.
     pub name: String,
     /// Instructions from power-on until the machine was ready.
@@ -89,7 +89,7 @@ pub struct Boot {
     pub stages: Vec<(&'static str, u64)>,
 }
 
-impl Boot {
+impl Row {
     /// Sums up boots of one kind beside their floor; `floor: None` for the floor itself.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ fn median(counts: &[u64]) -> Option<u64> {
 
 /// A table: millions of instructions, and what they are of the floor; below each boot its stages.
 #[derive(Debug)]
-pub struct Table<'a>(pub &'a [Boot]);
+pub struct Table<'a>(pub &'a [Row]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn boots_are_summed_up_by_their_median_beside_the_floor() {
         let boots = [counts(1500), counts(1200), counts(1260)];
-        let boot = Boot::sum_up("direct", &boots, Some(1000)).unwrap();
+        let boot = Row::sum_up("direct", &boots, Some(1000)).unwrap();
         assert_eq!(boot.instructions, 1260);
         assert!((boot.times_floor - 1.26).abs() < 1e-9);
         assert!((boot.spread - 240.0 / 1260.0).abs() < 1e-9);
         assert_eq!(boot.stages, [("initramfs", 630), ("ready", 1260)]);
         let table = Table(&[boot]).to_string();
         assert!(table.contains("to ready"), "{table}");
-        assert!(Boot::sum_up("none", &[], None).is_err());
+        assert!(Row::sum_up("none", &[], None).is_err());
     }
 }

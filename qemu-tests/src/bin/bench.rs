@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use qemu_tests::count::{Boot as Row, Counts, Table, plugin};
+use qemu_tests::count::{Counts, Row, Table, plugin};
 use qemu_tests::{Boot, BootFiles, Case, Coracle, Image, VmBuilder, floor_initrd, seconds};
 
 /// Counts the guest instructions of a boot.
