@@ -122,7 +122,7 @@ impl Error {
             ),
             Self::FirmwareMissing { .. } => Some(
                 "install it: sudo apt-get install ovmf (Debian, Ubuntu); elsewhere the package edk2-ovmf; or boot \
-                 without firmware: --direct"
+                 without firmware: --direct; CORACLE_FIRMWARE names another directory"
                     .to_owned(),
             ),
             Self::PortTaken { published, .. } => Some(format!(
@@ -132,7 +132,7 @@ impl Error {
                 Some("the console above has the whole story; --timeout S gives it longer".to_owned())
             }
             Self::Refused { .. } => {
-                Some("the image is not the one that was built; build it again".to_owned())
+                Some("the disk is not what was built: build it again".to_owned())
             }
             _ => None,
         }

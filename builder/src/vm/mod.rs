@@ -109,7 +109,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// A machine of 512 MiB and one processor with this disk, booted by UEFI, without forwards.
+    /// A machine of 512 MiB and one processor with this disk, booted by UEFI, without forwards. The firmware comes
+    /// from the directory that the environment's `CORACLE_FIRMWARE` names, if it is set.
     ///
     /// One processor: bringing up a second one costs a Debian kernel 12 % more instructions until init runs, and
     /// boot has little to do in parallel.
@@ -125,7 +126,7 @@ impl Options {
             timeout: None,
             exit_when_ready: false,
             snapshot: false,
-            firmware: None,
+            firmware: std::env::var_os("CORACLE_FIRMWARE").map(PathBuf::from),
             cache: None,
             extra_args: Vec::new(),
         }
