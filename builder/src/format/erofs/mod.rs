@@ -7,6 +7,7 @@
 mod directory;
 mod inode;
 mod layout;
+mod node;
 mod read;
 mod write;
 mod xattr;
@@ -16,7 +17,8 @@ use std::io;
 use uuid::Uuid;
 
 pub use layout::Layout;
-pub use read::{FileType, Image, Node, ReadError, Superblock};
+pub use node::{FileType, Node, Superblock};
+pub use read::{Image, ReadError};
 pub use write::write;
 
 use super::content::ContentError;

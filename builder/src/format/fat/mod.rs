@@ -8,6 +8,7 @@
 mod geometry;
 mod name;
 mod read;
+mod time;
 mod write;
 
 use std::io;

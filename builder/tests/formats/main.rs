@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod linux;
+mod random;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,6 +22,8 @@ use builder::format::region::Region;
 use builder::format::{cpio, erofs, ext4, fat, gpt, pe, verity};
 use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
+
+use crate::random::{Random, random_tree};
 
 const MIB: u64 = 1 << 20;
 
@@ -259,135 +264,6 @@ fn e2fsck_finds_a_clean_filesystem_of_any_size() {
     }
 }
 
-/// A small generator of pseudo-random numbers (SplitMix64), so that every run tries the same trees.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-
-    fn name(&mut self) -> Vec<u8> {
-        let len = match self.below(10) {
-            0 => 200 + self.below(56),
-            _ => 1 + self.below(12),
-        };
-        let letters = b"abcXYZ019-_.!~\xc3\xa4\xff ";
-        let mut name: Vec<u8> = (0..len)
-            .map(|_| letters[self.below(letters.len() as u64) as usize])
-            .collect();
-        if name == b"." || name == b".." {
-            name.push(b'x');
-        }
-        name
-    }
-
-    fn metadata(&mut self) -> Metadata {
-        let mut metadata = Metadata::with_mode(self.below(0o10000) as u16);
-        if self.below(2) == 0 {
-            metadata.uid = self.below(1 << 20) as u32;
-            metadata.gid = self.below(70000) as u32;
-            metadata.mtime = self.below(1 << 33) as i64;
-            metadata.mtime_nsec = self.below(1_000_000_000) as u32;
-        }
-        for _ in 0..self.below(8).saturating_sub(4) {
-            let prefix = [&b"user."[..], b"trusted.", b"security."][self.below(3) as usize];
-            let name_len = 1 + self.below(20) as usize;
-            let name = [prefix, &vec![b'a' + self.below(26) as u8; name_len]].concat();
-            let len = match self.below(8) {
-                0 => self.below(9000),
-                _ => self.below(40),
-            };
-            metadata.xattrs.insert(name, self.bytes(len as usize));
-        }
-        metadata
-    }
-
-    fn content(&mut self, big: &Arc<PathBuf>) -> Content {
-        let len = match self.below(6) {
-            0 => 0,
-            1 => 4096 * self.below(4),
-            2 => self.below(300_000),
-            _ => self.below(5000),
-        };
-        match self.below(3) {
-            0 => Content::Range {
-                path: Arc::clone(big),
-                offset: self.below(100_000),
-                len,
-            },
-            _ => Content::Bytes(self.bytes(len as usize).into()),
-        }
-    }
-}
-
-/// A tree of about `count` inodes of every kind; with `devices` and attributes that only root may make, or not.
-fn random_tree(seed: u64, count: u64, big: &Arc<PathBuf>, devices: bool) -> Tree {
-    let random = &mut Random(seed);
-    let mut tree = Tree::default();
-    let mut directories = vec![Tree::ROOT];
-    let mut files = Vec::new();
-    for _ in 0..count {
-        let parent = directories[random.below(directories.len() as u64) as usize];
-        let name = random.name();
-        if tree.child(parent, &name).is_some() {
-            continue;
-        }
-        if let (0, Some(&file)) = (random.below(12), files.last()) {
-            tree.link(parent, &name, file).unwrap();
-            continue;
-        }
-        let kind = match random.below(if devices { 20 } else { 14 }) {
-            0..=3 => Kind::Directory(Default::default()),
-            4..=5 => {
-                let len = 1 + random.below(120) as usize;
-                Kind::Symlink(vec![b'a' + random.below(26) as u8; len])
-            }
-            6..=13 => Kind::File(random.content(big)),
-            14 => Kind::CharDevice { major: 0, minor: 0 },
-            15 => Kind::CharDevice {
-                major: random.below(4096) as u32,
-                minor: random.below(1 << 20) as u32,
-            },
-            16 => Kind::BlockDevice {
-                major: 8,
-                minor: random.below(300) as u32,
-            },
-            17 => Kind::Socket,
-            _ => Kind::Fifo,
-        };
-        let mut metadata = random.metadata();
-        if !devices {
-            metadata.xattrs.clear();
-            metadata.mode |= 0o700;
-        }
-        let (is_directory, is_file) = (
-            matches!(kind, Kind::Directory(_)),
-            matches!(kind, Kind::File(_)),
-        );
-        let inode = Inode { metadata, kind };
-        let id = tree.insert(parent, &name, inode).unwrap();
-        if is_directory {
-            directories.push(id);
-        } else if is_file {
-            files.push(id);
-        }
-    }
-    tree
-}
-
 /// A file of the host that contents are ranges of.
 fn big_file(dir: &Path) -> Arc<PathBuf> {
     let path = dir.join("big");
@@ -550,94 +426,5 @@ fn assert_node(inode: &Inode, image: &erofs::Image<'_>, node: &erofs::Node) {
             assert_eq!((*major, *minor), (a, b));
         }
         (kind, found) => panic!("{kind:?} became {found:?}"),
-    }
-}
-
-#[test]
-#[ignore = "needs root, a loop device and EROFS in the host's kernel"]
-fn linux_mounts_erofs_with_an_equal_tree() {
-    for seed in 0..4 {
-        let dir = tempfile::tempdir().unwrap();
-        let big = big_file(dir.path());
-        let tree = random_tree(seed, 3000, &big, true);
-        let image = dir.path().join("image");
-        write_erofs(&image, &tree);
-        let mount = Mounted::new(&image, &dir.path().join("mount"), "erofs", "loop,ro");
-        assert_extracted(&tree, &mount.0, true);
-        for (name, id) in tree.walk() {
-            let path = mount.0.join(OsStr::from_bytes(&name));
-            let expected = &tree.inode(id).metadata;
-            let found = std::fs::symlink_metadata(&path).unwrap();
-            assert_eq!(found.mode() & 0o7777, u32::from(expected.mode), "{path:?}");
-            assert_eq!((found.uid(), found.gid()), (expected.uid, expected.gid));
-            let time = (expected.mtime, i64::from(expected.mtime_nsec));
-            assert_eq!((found.mtime(), found.mtime_nsec()), time, "{path:?}");
-            let mut list = vec![0; 65536];
-            let len = rustix::fs::llistxattr(&path, list.as_mut_slice()).unwrap();
-            let listed = list[..len].iter().filter(|byte| **byte == 0).count();
-            assert_eq!(listed, expected.xattrs.len(), "{path:?}");
-            for (name, value) in &expected.xattrs {
-                // Linux gives attributes of users away on files and directories only.
-                if name.starts_with(b"user.") && !(found.is_file() || found.is_dir()) {
-                    continue;
-                }
-                let mut found = vec![0; 65536];
-                let name = OsStr::from_bytes(name);
-                let len = rustix::fs::lgetxattr(&path, name, found.as_mut_slice()).unwrap();
-                assert!(found[..len] == *value, "{path:?}: {name:?}");
-            }
-        }
-    }
-}
-
-#[test]
-#[ignore = "needs root, loop devices and ext4 in the host's kernel"]
-fn linux_fills_and_grows_ext4() {
-    for (mib, grown) in [(16, 900), (64, 40 << 10), (256, 3000), (2100, 10_000)] {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state");
-        let file = write_ext4(&path, mib * MIB);
-        let at = dir.path().join("mount");
-        {
-            let mount = Mounted::new(&path, &at, "ext4", "loop");
-            std::fs::create_dir(mount.0.join("d")).unwrap();
-            for number in 0..300 {
-                let name = mount.0.join(format!("d/{number}"));
-                std::fs::write(name, Random(number).bytes(9000)).unwrap();
-            }
-        }
-        tool("e2fsprogs", "e2fsck", &[&"-fn", &path]);
-        file.set_len(grown * MIB).unwrap();
-        tool("e2fsprogs", "resize2fs", &[&"-f", &path]);
-        tool("e2fsprogs", "e2fsck", &[&"-fn", &path]);
-        let mount = Mounted::new(&path, &at, "ext4", "loop");
-        for number in 0..300 {
-            let found = std::fs::read(mount.0.join(format!("d/{number}"))).unwrap();
-            assert!(found == Random(number).bytes(9000));
-        }
-        let statistics = rustix::fs::statvfs(&mount.0).unwrap();
-        let size = statistics.f_blocks * statistics.f_frsize;
-        assert!(size > grown * MIB * 9 / 10, "{size} of {grown} MiB");
-    }
-}
-
-/// A mount that ends with its value.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(image: &Path, at: &Path, filesystem: &str, options: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        tool(
-            "mount",
-            "mount",
-            &[&"-t", &filesystem, &"-o", &options, &image, &at],
-        );
-        Self(at.to_path_buf())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
