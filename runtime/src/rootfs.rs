@@ -150,25 +150,27 @@ pub(crate) fn make_readonly(tree: &Tree, paths: &[PathBuf]) -> Result<()> {
 
 /// Hides paths: a directory behind an empty read-only one, anything else behind the null device.
 pub(crate) fn mask(tree: &Tree, paths: &[PathBuf], null: Option<&OwnedFd>) -> Result<()> {
+    // Kernels before 6.15 copy a mount only once it is attached, so the first empty directory serves as a cover
+    // itself, and the copies are taken of it in its place.
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let Some(found) = find_existing(tree, path)? else {
             continue;
         };
         let stat = fstat(&found).at("inspect masked path", path)?;
-        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let empty = match &empty {
-                Some(empty) => empty,
-                None => empty.insert(new_empty_directory()?),
-            };
-            mounts::clone_mount(empty.as_fd(), false).at("make cover for", path)?
-        } else {
-            let null = null
-                .ok_or(Errno::NODEV)
-                .at("find /dev/null in the container to mask", path)?;
-            mounts::clone_mount(null.as_fd(), false).at("make cover for", path)?
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let original = if is_directory { empty.as_ref() } else { null };
+        let cover = match original {
+            Some(original) => {
+                mounts::clone_mount(original.as_fd(), false).at("make cover for", path)?
+            }
+            None if is_directory => new_empty_directory()?,
+            None => return Err(Errno::NODEV).at("find /dev/null in the container to mask", path),
         };
         mounts::attach(cover.as_fd(), found.as_fd()).at("mask", path)?;
+        if is_directory {
+            empty = Some(cover);
+        }
     }
     Ok(())
 }

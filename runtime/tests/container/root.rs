@@ -94,14 +94,15 @@ fn masked_paths_are_empty_and_read_only_paths_refuse_writes() {
     let Some(bundle) = bundle() else { return };
     fs::create_dir_all(bundle.root().join("hidden")).expect("made");
     fs::write(bundle.root().join("hidden/file"), "secret").expect("written");
+    fs::create_dir_all(bundle.root().join("hidden2/below")).expect("made");
     fs::write(bundle.root().join("secret"), "secret").expect("written");
     fs::create_dir_all(bundle.root().join("fixed/below")).expect("made");
     symlink("secret", bundle.root().join("link")).expect("made");
     let bundle = bundle
-        .with("/linux/maskedPaths", json!(["/proc/cpuinfo", "/hidden", "/link", "/not/there"]))
+        .with("/linux/maskedPaths", json!(["/proc/cpuinfo", "/hidden", "/hidden2", "/link", "/not/there"]))
         .with("/linux/readonlyPaths", json!(["/proc/sys", "/fixed", "/not/there"]))
-        .command("cat /proc/cpuinfo ; list /hidden ; write /hidden/x x ; cat /secret ; write /proc/sys/kernel/msgmax 1 ; write /fixed/below/x x");
-    assert_eq!(bundle.run().lines(), ["", "", EROFS, "", EROFS, EROFS]);
+        .command("cat /proc/cpuinfo ; list /hidden ; list /hidden2 ; write /hidden/x x ; cat /secret ; write /proc/sys/kernel/msgmax 1 ; write /fixed/below/x x");
+    assert_eq!(bundle.run().lines(), ["", "", "", EROFS, "", EROFS, EROFS]);
 }
 
 #[test]
