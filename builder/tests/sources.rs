@@ -1,13 +1,15 @@
 //! Packages and images from the tools that make them, as the builder reads them.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use builder::lock::{Lock, Pinned};
 use builder::progress::Progress;
 use builder::source::cache::{Cache, CacheKind};
 use builder::source::debian::{self, DebianError};
+use builder::source::efi::Efi;
+use builder::source::image::read_content;
+use builder::source::kernel::{Kernel, KernelError};
+use builder::source::modules;
 use builder::tree::{Kind, Tree};
 
 /// The mirrors must answer for these tests; where they do not, a test says so and ends.
@@ -117,4 +119,93 @@ fn unknown_package_is_an_error_with_its_name() {
     }
     assert!(text.contains("no-such-package-here"), "{text}");
     assert!(!directory.path().join("coracle.lock").exists());
+}
+
+/// What every image needs of a kernel.
+const WANTED: [&str; 8] = [
+    "virtio_blk",
+    "virtio_net",
+    "dm-verity",
+    "erofs",
+    "ext4",
+    "overlay",
+    "vfat",
+    "loop",
+];
+
+fn kernel_of(suite: &str, suffix: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(directory.path())).unwrap();
+    let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
+    let progress = Progress::silent();
+    let package = "linux-image-cloud-amd64";
+    let kernel = match Kernel::from_package(package, Some(suite), &mut lock, &cache, &progress) {
+        Err(KernelError::Package { source, .. }) if matches!(*source, DebianError::Apt(_)) => {
+            eprintln!("SKIPPED: apt does not answer here: {source}");
+            return;
+        }
+        other => other.unwrap(),
+    };
+    assert!(
+        kernel.release.ends_with("-cloud-amd64"),
+        "{}",
+        kernel.release
+    );
+    let image = read_content(&kernel.image).unwrap();
+    assert_eq!(&image[0x202..0x206], b"HdrS");
+    assert!(
+        kernel
+            .config
+            .as_ref()
+            .unwrap()
+            .contains("CONFIG_DM_VERITY=")
+    );
+    let found = modules::resolve(&kernel, &WANTED, &cache).unwrap();
+    let place = |name: &str| found.iter().position(|m| m.name == name).expect(name);
+    assert!(place("dm_bufio") < place("dm_verity") && place("dm_mod") < place("dm_bufio"));
+    assert!(place("fat") < place("vfat") && place("virtio_blk") < found.len());
+    assert!(!found.iter().any(|m| m.name == "ext4"), "it is built in");
+    assert!(
+        found.iter().all(|m| m.file_name.ends_with(suffix)),
+        "{found:?}"
+    );
+    // The second time everything is known: the same without opening a module.
+    let again = modules::resolve(&kernel, &WANTED, &cache).unwrap();
+    assert_eq!(again, found);
+    let error = modules::resolve(&kernel, &["no-such-thing"], &cache)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no_such_thing") && error.contains(&kernel.release),
+        "{error}"
+    );
+}
+
+#[test]
+fn kernel_of_bookworm_has_its_modules() {
+    kernel_of("bookworm", ".ko");
+}
+
+#[test]
+fn kernel_of_trixie_has_its_modules_compressed() {
+    kernel_of("trixie", ".ko.xz");
+}
+
+#[test]
+fn boot_loader_of_debian_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(directory.path())).unwrap();
+    let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
+    match Efi::from_package(None, &mut lock, &cache, &Progress::silent()) {
+        Err(error) if error.to_string().contains("cannot be had") => {
+            eprintln!("SKIPPED: {error}");
+        }
+        efi => {
+            let efi = efi.unwrap();
+            let loader = read_content(&efi.loader).unwrap();
+            let stub = read_content(&efi.stub).unwrap();
+            assert!(loader.starts_with(b"MZ") && stub.starts_with(b"MZ") && loader != stub);
+            assert!(efi.version.starts_with(|c: char| c.is_ascii_digit()));
+        }
+    }
 }

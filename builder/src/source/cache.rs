@@ -37,6 +37,8 @@ pub enum CacheKind {
     PackageControl,
     /// A sparse file of a layer, expanded; by layer and place.
     Sparse,
+    /// What was read of a kernel package's modules, by the package's SHA-256.
+    Modinfo,
 }
 
 impl CacheKind {
@@ -47,6 +49,7 @@ impl CacheKind {
             Self::PackageData => "deb-data",
             Self::PackageControl => "deb-control",
             Self::Sparse => "sparse",
+            Self::Modinfo => "modinfo",
         }
     }
 }

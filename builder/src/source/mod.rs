@@ -6,9 +6,12 @@
 pub mod blob;
 pub mod cache;
 pub mod debian;
+pub mod efi;
 pub mod error;
 pub mod image;
+pub mod kernel;
 pub mod layer;
+pub mod modules;
 mod pax;
 pub mod tar;
 pub mod user;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 pub use apt::AptError;
 pub use deb::DebError;
-pub use unpack::{UnpackError, Unpacked, unpack};
+pub use unpack::{UnpackError, Unpacked, read_package, unpack};
 
 use super::blob::digest;
 use super::cache::{Cache, CacheError, CacheKind};

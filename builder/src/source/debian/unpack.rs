@@ -111,6 +111,27 @@ pub fn unpack(
     })
 }
 
+/// The files of one package as they are, nothing merged or left out.
+///
+/// # Errors
+/// [`UnpackError`].
+pub fn read_package(
+    pin: &Pinned,
+    suite: Option<&str>,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Tree, UnpackError> {
+    let pins = std::slice::from_ref(pin);
+    let files = fetch(pins, suite, cache, progress).map_err(Box::new)?;
+    let step = progress.step(format!("unpacking {}", pin.name), Some(pin.size));
+    let deb = deb::open(&files[0], &pin.sha256, cache, &step)?;
+    let layer = read_tar(&deb.data, &pin.sha256, cache).map_err(|source| UnpackError::Archive {
+        package: pin.name.clone(),
+        source,
+    })?;
+    Ok(layer.tree)
+}
+
 fn merge_usr(tree: &mut Tree) -> Result<(), TreeError> {
     for name in MERGED {
         let target = format!("usr/{name}");
