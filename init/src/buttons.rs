@@ -22,20 +22,28 @@ impl PowerButton {
     /// All that are there now.
     #[must_use]
     pub fn find_all() -> Vec<Self> {
-        let Ok(entries) = fs::read_dir("/sys/class/input") else { return Vec::new() };
+        let Ok(entries) = fs::read_dir("/sys/class/input") else {
+            return Vec::new();
+        };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter(|name| name.starts_with("event")).filter_map(|name| Self::open(&name)).collect()
+        names
+            .filter(|name| name.starts_with("event"))
+            .filter_map(|name| Self::open(&name))
+            .collect()
     }
 
     /// Opens `/dev/input/NAME` if it has a power key.
     #[must_use]
     pub fn open(name: &str) -> Option<Self> {
-        let keys = fs::read_to_string(format!("/sys/class/input/{name}/device/capabilities/key")).ok()?;
+        let keys =
+            fs::read_to_string(format!("/sys/class/input/{name}/device/capabilities/key")).ok()?;
         if !has_key(&keys, KEY_POWER) {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::open(format!("/dev/input/{name}"), flags, Mode::empty()).ok().map(Self)
+        rustix::fs::open(format!("/dev/input/{name}"), flags, Mode::empty())
+            .ok()
+            .map(Self)
     }
 
     /// Whether it was pressed since the last look. `None`: the device is gone.
@@ -59,7 +67,8 @@ impl AsFd for PowerButton {
 /// The bitmap is hexadecimal words of 64 bits, the highest first, without leading zeros.
 fn has_key(bitmap: &str, key: u16) -> bool {
     let word = bitmap.split_whitespace().rev().nth(usize::from(key / 64));
-    word.and_then(|word| u64::from_str_radix(word, 16).ok()).is_some_and(|word| word >> (key % 64) & 1 == 1)
+    word.and_then(|word| u64::from_str_radix(word, 16).ok())
+        .is_some_and(|word| word >> (key % 64) & 1 == 1)
 }
 
 fn is_power_press(event: &[u8]) -> bool {
@@ -75,7 +84,12 @@ mod tests {
     fn the_power_key_is_bit_116() {
         // As Linux shows the ACPI power button, and a keyboard without that key.
         assert!(has_key("10000000000000 0\n", KEY_POWER));
-        for without in ["402000000 3803078f800d001 feefffdfffefffff fffffffffffffffe", "", "zz 0", "0"] {
+        for without in [
+            "402000000 3803078f800d001 feefffdfffefffff fffffffffffffffe",
+            "",
+            "zz 0",
+            "0",
+        ] {
             assert!(!has_key(without, KEY_POWER), "{without}");
         }
     }

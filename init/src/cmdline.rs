@@ -26,8 +26,11 @@ pub enum CmdlineError {
 pub fn root_hash(cmdline: &str) -> Result<RootHash, CmdlineError> {
     let mut found = None;
     for word in words(cmdline) {
-        let Some(value) = word.strip_prefix("roothash=") else { continue };
-        let hash = parse_hash(value).ok_or_else(|| CmdlineError::NoHash(value.chars().take(80).collect()))?;
+        let Some(value) = word.strip_prefix("roothash=") else {
+            continue;
+        };
+        let hash = parse_hash(value)
+            .ok_or_else(|| CmdlineError::NoHash(value.chars().take(80).collect()))?;
         if found.is_some_and(|earlier| earlier != hash) {
             return Err(CmdlineError::Ambiguous);
         }
@@ -52,7 +55,10 @@ fn words(cmdline: &str) -> Vec<String> {
             c => word.push(c),
         }
     }
-    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let end = words
+        .iter()
+        .position(|word| word == "--")
+        .unwrap_or(words.len());
     words.truncate(end);
     words
 }
@@ -95,8 +101,14 @@ mod tests {
             (format!("xroothash={HASH}"), CmdlineError::Missing),
             (format!("quiet -- roothash={HASH}"), CmdlineError::Missing),
             ("roothash=".to_owned(), CmdlineError::NoHash(String::new())),
-            (format!("roothash={}", &HASH[1..]), CmdlineError::NoHash(HASH[1..].to_owned())),
-            (format!("roothash={HASH} roothash={other}"), CmdlineError::Ambiguous),
+            (
+                format!("roothash={}", &HASH[1..]),
+                CmdlineError::NoHash(HASH[1..].to_owned()),
+            ),
+            (
+                format!("roothash={HASH} roothash={other}"),
+                CmdlineError::Ambiguous,
+            ),
         ];
         for (line, error) in cases {
             assert_eq!(root_hash(&line), Err(error), "{line}");

@@ -21,7 +21,10 @@ const QUEUE_LIMIT: usize = 256 * 1024;
 #[must_use]
 pub fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// The console with its queue.
@@ -41,7 +44,11 @@ impl Console {
         let device = rustix::fs::open("/dev/console", flags, Mode::empty())
             .or_else(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3))
             .ok();
-        Self { device, queue: VecDeque::new(), lost: 0 }
+        Self {
+            device,
+            queue: VecDeque::new(),
+            lost: 0,
+        }
     }
 
     /// Prints `coracle: [SECONDS.mmm] TEXT`.
@@ -84,7 +91,9 @@ impl Console {
     fn tell_losses(&mut self) {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            self.say(format_args!("{lost} lines of workloads were not shown: the console is slower than they are"));
+            self.say(format_args!(
+                "{lost} lines of workloads were not shown: the console is slower than they are"
+            ));
         }
     }
 
@@ -106,7 +115,10 @@ impl Console {
         self.write_some();
         while self.has_backlog() && Instant::now() < deadline {
             let Some(device) = &self.device else { return };
-            let step = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let step = Timespec {
+                tv_sec: 0,
+                tv_nsec: 100_000_000,
+            };
             let _ = poll(&mut [PollFd::new(device, PollFlags::OUT)], Some(&step));
             self.write_some();
         }
@@ -120,9 +132,17 @@ impl Console {
 fn write_own_line(out: &mut String, at: Duration, text: &impl fmt::Display) {
     let start = out.len();
     // Writing to a String cannot fail.
-    let _ = write!(out, "coracle: [{}.{:03}] {text}", at.as_secs(), at.subsec_millis());
+    let _ = write!(
+        out,
+        "coracle: [{}.{:03}] {text}",
+        at.as_secs(),
+        at.subsec_millis()
+    );
     if out[start..].contains(char::is_control) {
-        let clean: String = out[start..].chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let clean: String = out[start..]
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         out.replace_range(start.., &clean);
     }
     out.push('\n');
@@ -148,7 +168,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_dropped_and_counted_but_own_lines_are_kept() {
-        let mut console = Console { device: None, queue: VecDeque::new(), lost: 0 };
+        let mut console = Console {
+            device: None,
+            queue: VecDeque::new(),
+            lost: 0,
+        };
         let text = "x".repeat(1000);
         for _ in 0..QUEUE_LIMIT / 1000 + 10 {
             console.say_for("noisy", &text);

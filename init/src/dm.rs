@@ -1,6 +1,6 @@
 //! Device mapper: one read-only target by three ioctls (`struct dm_ioctl`, interface version 4).
 //!
-//! Makes, loads, resumes and asks for the status of a device; renames, removes and waits for nothing.
+//! Makes, loads and resumes a device; renames, removes and waits for nothing.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +17,6 @@ pub const HEADER_SIZE: usize = 312;
 const SPEC_SIZE: usize = 40;
 
 const READONLY_FLAG: u32 = 1 << 0;
-const STATUS_TABLE_ROOM: usize = 4096;
 
 /// `_IOWR(0xfd, NUMBER, struct dm_ioctl)`.
 const fn request(number: u32) -> u32 {
@@ -27,7 +26,6 @@ const fn request(number: u32) -> u32 {
 const DEV_CREATE: u32 = request(3);
 const DEV_SUSPEND: u32 = request(6);
 const TABLE_LOAD: u32 = request(9);
-const TABLE_STATUS: u32 = request(12);
 
 /// A failed step.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +43,6 @@ pub enum DmError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// The kernel's answer is not understood.
-    #[error("device mapper: no status of {0} in the kernel's answer")]
-    Answer(String),
 }
 
 /// The opened control node.
@@ -72,7 +67,13 @@ impl DeviceMapper {
     ///
     /// # Errors
     /// [`DmError::Ioctl`] with the failed step. What was made by earlier steps stays.
-    pub fn create_read_only(&self, name: &str, target: &str, sectors: u64, table: &str) -> Result<u32, DmError> {
+    pub fn create_read_only(
+        &self,
+        name: &str,
+        target: &str,
+        sectors: u64,
+        table: &str,
+    ) -> Result<u32, DmError> {
         let mut buffer = message(name, READONLY_FLAG, 0);
         self.ioctl("create", DEV_CREATE, name, &mut buffer)?;
         let minor = minor_of(&buffer);
@@ -85,21 +86,19 @@ impl DeviceMapper {
         Ok(minor)
     }
 
-    /// The status line of a device's only target; dm-verity answers `V` (all read so far was right) or `C`.
-    ///
-    /// # Errors
-    /// [`DmError::Ioctl`] when there is no such device.
-    pub fn status(&self, name: &str) -> Result<String, DmError> {
-        let mut buffer = message(name, 0, STATUS_TABLE_ROOM);
-        self.ioctl("ask for the status of", TABLE_STATUS, name, &mut buffer)?;
-        parse_status(&buffer).ok_or_else(|| DmError::Answer(name.to_owned()))
-    }
-
-    fn ioctl(&self, step: &'static str, number: u32, name: &str, buffer: &mut [u8]) -> Result<(), DmError> {
-        sys::device_mapper_ioctl(self.control.as_fd(), number, buffer).map_err(|source| DmError::Ioctl {
-            step,
-            name: name.to_owned(),
-            source,
+    fn ioctl(
+        &self,
+        step: &'static str,
+        number: u32,
+        name: &str,
+        buffer: &mut [u8],
+    ) -> Result<(), DmError> {
+        sys::device_mapper_ioctl(self.control.as_fd(), number, buffer).map_err(|source| {
+            DmError::Ioctl {
+                step,
+                name: name.to_owned(),
+                source,
+            }
         })
     }
 }
@@ -133,13 +132,6 @@ fn minor_of(buffer: &[u8]) -> u32 {
     u32::try_from(dev & 0xff | dev >> 12 & 0xf_ff00).expect("twenty bits")
 }
 
-fn parse_status(buffer: &[u8]) -> Option<String> {
-    let start = u32::from_ne_bytes(buffer.get(16..20)?.try_into().ok()?) as usize;
-    let text = buffer.get(start + SPEC_SIZE..)?;
-    let end = text.iter().position(|&byte| byte == 0)?;
-    Some(String::from_utf8_lossy(&text[..end]).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +140,7 @@ mod tests {
     fn request_numbers_are_the_kernels() {
         // As strace shows them for dmsetup on x86-64.
         assert_eq!((DEV_CREATE, DEV_SUSPEND), (0xc138_fd03, 0xc138_fd06));
-        assert_eq!((TABLE_LOAD, TABLE_STATUS), (0xc138_fd09, 0xc138_fd0c));
+        assert_eq!(TABLE_LOAD, 0xc138_fd09);
     }
 
     #[test]
@@ -166,18 +158,9 @@ mod tests {
     #[test]
     fn a_device_number_gives_its_minor() {
         let mut buffer = message("root", 0, 0);
-        for (dev, minor) in [(0xfe_00_u64, 0), (0xfe_03, 3), (0x1_0fe_ff, 0x1ff & 0xff | 0x100)] {
+        for (dev, minor) in [(0xfe_00_u64, 0), (0xfe_03, 3), (0x0010_feff, 0x1ff)] {
             buffer[40..48].copy_from_slice(&dev.to_ne_bytes());
             assert_eq!(minor_of(&buffer), minor, "{dev:#x}");
         }
-    }
-
-    #[test]
-    fn a_status_is_read_and_a_broken_one_is_not() {
-        let mut buffer = message("root", 0, 64);
-        buffer[HEADER_SIZE + SPEC_SIZE] = b'C';
-        assert_eq!(parse_status(&buffer).as_deref(), Some("C"));
-        buffer[16..20].copy_from_slice(&9999_u32.to_ne_bytes());
-        assert_eq!(parse_status(&buffer), None);
     }
 }

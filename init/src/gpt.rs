@@ -28,7 +28,10 @@ impl Guid {
     /// From a table's mixed-endian form: the first three groups are little-endian.
     #[must_use]
     pub const fn from_table(b: [u8; 16]) -> Self {
-        Self([b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]])
+        Self([
+            b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13],
+            b[14], b[15],
+        ])
     }
 
     /// From text, in either case; `None` when it is no GUID.
@@ -43,7 +46,11 @@ impl Guid {
             .iter()
             .enumerate()
             .filter(|(at, _)| !hyphens.contains(at))
-            .map(|(_, &byte)| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .map(|(_, &byte)| {
+                char::from(byte)
+                    .to_digit(16)
+                    .and_then(|digit| u8::try_from(digit).ok())
+            })
             .collect::<Option<_>>()?;
         let mut guid = [0; 16];
         for (byte, pair) in guid.iter_mut().zip(digits.chunks_exact(2)) {
@@ -60,7 +67,11 @@ impl Guid {
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, byte) in self.0.iter().enumerate() {
-            let hyphen = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+            let hyphen = if matches!(at, 4 | 6 | 8 | 10) {
+                "-"
+            } else {
+                ""
+            };
             write!(f, "{hyphen}{byte:02x}")?;
         }
         Ok(())
@@ -106,12 +117,21 @@ pub type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> io::Result<()> + 'a;
 ///
 /// # Errors
 /// [`GptError`] of the primary table, when the backup is no better.
-pub fn read_partitions(read: &ReadAt<'_>, sector_size: u32, sectors: u64) -> Result<Vec<Partition>, GptError> {
+pub fn read_partitions(
+    read: &ReadAt<'_>,
+    sector_size: u32,
+    sectors: u64,
+) -> Result<Vec<Partition>, GptError> {
     if !(sector_size.is_power_of_two() && (512..=4096).contains(&sector_size)) || sectors < 3 {
         return Err(GptError::Absent);
     }
-    let disk = Disk { read, sector_size, sectors };
-    disk.read_table(1).or_else(|primary| disk.read_table(sectors - 1).map_err(|_| primary))
+    let disk = Disk {
+        read,
+        sector_size,
+        sectors,
+    };
+    disk.read_table(1)
+        .or_else(|primary| disk.read_table(sectors - 1).map_err(|_| primary))
 }
 
 struct Disk<'a> {
@@ -132,14 +152,22 @@ struct Header {
 
 impl Disk<'_> {
     fn read_table(&self, header_lba: u64) -> Result<Vec<Partition>, GptError> {
-        let header = parse_header(&self.read_bytes(header_lba, self.sector_size as usize)?, header_lba, self.sectors)?;
+        let header = parse_header(
+            &self.read_bytes(header_lba, self.sector_size as usize)?,
+            header_lba,
+            self.sectors,
+        )?;
         let size = header.entries as usize * header.entry_size as usize;
         let array = self.read_bytes(header.entries_lba, size)?;
         if crc32(&array) != header.entries_crc {
-            return Err(GptError::Invalid("the partition entries do not match their checksum"));
+            return Err(GptError::Invalid(
+                "the partition entries do not match their checksum",
+            ));
         }
         let entries = array.chunks_exact(header.entry_size as usize).zip(1..);
-        entries.filter_map(|(entry, number)| parse_entry(entry, number, &header).transpose()).collect()
+        entries
+            .filter_map(|(entry, number)| parse_entry(entry, number, &header).transpose())
+            .collect()
     }
 
     fn read_bytes(&self, lba: u64, size: usize) -> Result<Vec<u8>, GptError> {
@@ -155,13 +183,20 @@ fn parse_header(sector: &[u8], lba: u64, sectors: u64) -> Result<Header, GptErro
         return Err(GptError::Absent);
     }
     let header_size = u32_at(sector, 12);
-    if u32_at(sector, 8) != REVISION_1_0 || header_size < HEADER_SIZE || header_size as usize > sector.len() {
-        return Err(GptError::Invalid("the table's header has an unknown revision or size"));
+    if u32_at(sector, 8) != REVISION_1_0
+        || header_size < HEADER_SIZE
+        || header_size as usize > sector.len()
+    {
+        return Err(GptError::Invalid(
+            "the table's header has an unknown revision or size",
+        ));
     }
     let mut checked = sector[..header_size as usize].to_vec();
     checked[16..20].fill(0);
     if crc32(&checked) != u32_at(sector, 16) {
-        return Err(GptError::Invalid("the table's header does not match its checksum"));
+        return Err(GptError::Invalid(
+            "the table's header does not match its checksum",
+        ));
     }
     let header = Header {
         first_usable: u64_at(sector, 40),
@@ -172,14 +207,21 @@ fn parse_header(sector: &[u8], lba: u64, sectors: u64) -> Result<Header, GptErro
         entries_crc: u32_at(sector, 88),
     };
     if u64_at(sector, 24) != lba {
-        return Err(GptError::Invalid("the table's header stands in another place than it says"));
+        return Err(GptError::Invalid(
+            "the table's header stands in another place than it says",
+        ));
     }
     if header.last_usable >= sectors || header.entries_lba == 0 || header.entries_lba >= sectors {
-        return Err(GptError::Invalid("the table reaches beyond the end of the disk"));
+        return Err(GptError::Invalid(
+            "the table reaches beyond the end of the disk",
+        ));
     }
-    let size_is_valid = header.entry_size.is_power_of_two() && (ENTRY_SIZE..=4096).contains(&header.entry_size);
+    let size_is_valid =
+        header.entry_size.is_power_of_two() && (ENTRY_SIZE..=4096).contains(&header.entry_size);
     if header.entries > MAX_ENTRIES || !size_is_valid {
-        return Err(GptError::Invalid("the number or the size of the partition entries is out of range"));
+        return Err(GptError::Invalid(
+            "the number or the size of the partition entries is out of range",
+        ));
     }
     Ok(header)
 }
@@ -191,9 +233,16 @@ fn parse_entry(entry: &[u8], number: u32, header: &Header) -> Result<Option<Part
     }
     let (first_lba, last_lba) = (u64_at(entry, 32), u64_at(entry, 40));
     if first_lba > last_lba || first_lba < header.first_usable || last_lba > header.last_usable {
-        return Err(GptError::Invalid("a partition lies outside of the usable sectors"));
+        return Err(GptError::Invalid(
+            "a partition lies outside of the usable sectors",
+        ));
     }
-    Ok(Some(Partition { number, guid: guid_at(entry, 16), first_lba, last_lba }))
+    Ok(Some(Partition {
+        number,
+        guid: guid_at(entry, 16),
+        first_lba,
+        last_lba,
+    }))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -201,17 +250,27 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of eight bytes"))
+    u64::from_le_bytes(
+        bytes[at..at + 8]
+            .try_into()
+            .expect("a slice of eight bytes"),
+    )
 }
 
 fn guid_at(bytes: &[u8], at: usize) -> Guid {
-    Guid::from_table(bytes[at..at + 16].try_into().expect("a slice of sixteen bytes"))
+    Guid::from_table(
+        bytes[at..at + 16]
+            .try_into()
+            .expect("a slice of sixteen bytes"),
+    )
 }
 
 /// CRC-32 of IEEE 802.3, as UEFI asks.
 fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = crc_table();
-    !bytes.iter().fold(!0, |crc, &byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)])
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)]
+    })
 }
 
 const fn crc_table() -> [u32; 256] {
@@ -221,7 +280,11 @@ const fn crc_table() -> [u32; 256] {
         let mut crc = at as u32;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                0xEDB8_8320 ^ (crc >> 1)
+            } else {
+                crc >> 1
+            };
             bit += 1;
         }
         table[at] = crc;
@@ -277,7 +340,9 @@ mod tests {
     fn read(disk: &[u8]) -> Result<Vec<Partition>, GptError> {
         let read_at = |offset: u64, buffer: &mut [u8]| {
             let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-            let source = disk.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let source = disk
+                .get(from..from + buffer.len())
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(source);
             Ok(())
         };
@@ -285,7 +350,12 @@ mod tests {
     }
 
     fn expected() -> Vec<Partition> {
-        vec![Partition { number: 1, guid: Guid::parse(ROOT).unwrap(), first_lba: 2048, last_lba: 3000 }]
+        vec![Partition {
+            number: 1,
+            guid: Guid::parse(ROOT).unwrap(),
+            first_lba: 2048,
+            last_lba: 3000,
+        }]
     }
 
     #[test]
@@ -296,7 +366,12 @@ mod tests {
     #[test]
     fn guids_read_and_print_as_text() {
         assert_eq!(Guid::parse(&ROOT.to_uppercase()).unwrap().to_string(), ROOT);
-        for bad in ["", "01234567-89ab-cdef-0123-456789abcde", "01234567x89ab-cdef-0123-456789abcdef", "ä"] {
+        for bad in [
+            "",
+            "01234567-89ab-cdef-0123-456789abcde",
+            "01234567x89ab-cdef-0123-456789abcdef",
+            "ä",
+        ] {
             assert_eq!(Guid::parse(bad), None, "{bad}");
         }
         assert_eq!(Guid::parse(&ROOT.replace('f', "g")), None);
@@ -329,13 +404,18 @@ mod tests {
         let end = disk.len();
         disk[512 + 50] ^= 1;
         disk[end - 512 + 50] ^= 1;
-        assert!(matches!(read(&disk), Err(GptError::Invalid(reason)) if reason.contains("checksum")));
+        assert!(
+            matches!(read(&disk), Err(GptError::Invalid(reason)) if reason.contains("checksum"))
+        );
     }
 
     #[test]
     fn a_disk_without_a_table_or_without_room_for_one_has_none() {
         for size in [0, 1, 2, 3, 64] {
-            assert!(matches!(read(&vec![0; size * 512]), Err(GptError::Absent)), "{size} sectors");
+            assert!(
+                matches!(read(&vec![0; size * 512]), Err(GptError::Absent)),
+                "{size} sectors"
+            );
         }
     }
 
@@ -347,7 +427,11 @@ mod tests {
             ("no entry size", 84, &0_u32.to_le_bytes()),
             ("odd entry size", 84, &129_u32.to_le_bytes()),
             ("entries beyond the end", 72, &u64::MAX.to_le_bytes()),
-            ("entries that cross the end", 72, &(SECTORS - 1).to_le_bytes()),
+            (
+                "entries that cross the end",
+                72,
+                &(SECTORS - 1).to_le_bytes(),
+            ),
             ("last usable beyond the end", 48, &SECTORS.to_le_bytes()),
             ("another place", 24, &2_u64.to_le_bytes()),
         ];
@@ -365,7 +449,12 @@ mod tests {
 
     #[test]
     fn partitions_outside_of_the_disk_are_refused() {
-        for (first, last) in [(3000_u64, 2048_u64), (1, 2048), (2048, SECTORS), (u64::MAX, u64::MAX)] {
+        for (first, last) in [
+            (3000_u64, 2048_u64),
+            (1, 2048),
+            (2048, SECTORS),
+            (u64::MAX, u64::MAX),
+        ] {
             let mut disk = sample();
             for (lba, entries_lba) in [(1, 2), (SECTORS - 1, SECTORS - 33)] {
                 let at = 512 * entries_lba as usize;
@@ -374,7 +463,10 @@ mod tests {
                 let crc = crc32(&disk[at..at + 128 * 128]);
                 write_header(&mut disk, lba, entries_lba, crc);
             }
-            assert!(matches!(read(&disk), Err(GptError::Invalid(_))), "{first}..{last}");
+            assert!(
+                matches!(read(&disk), Err(GptError::Invalid(_))),
+                "{first}..{last}"
+            );
         }
     }
 }

@@ -40,7 +40,9 @@ pub fn end(console: &mut Console, ending: Ending) -> ! {
     };
     let error = reboot(command).err();
     // Only without the right, or on a machine that cannot: stand still rather than make the kernel panic.
-    console.say(format_args!("the machine does not end: {error:?}; it is safe to switch it off"));
+    console.say(format_args!(
+        "the machine does not end: {error:?}; it is safe to switch it off"
+    ));
     console.drain(LAST_LINES);
     let _ = reboot(RebootCommand::Halt);
     loop {
@@ -60,7 +62,9 @@ pub fn refuse(console: &mut Console, reason: impl fmt::Display) -> ! {
 /// The last warnings of the kernel's log.
 fn kernel_warnings() -> Vec<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return Vec::new() };
+    let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
+        return Vec::new();
+    };
     let mut warnings = Vec::new();
     let mut record = [0_u8; 8192];
     loop {
@@ -90,16 +94,26 @@ mod tests {
     #[test]
     fn only_warnings_and_worse_are_hints() {
         let cases = [
-            ("3,100,5000,-;virtio_blk: broken\n SUBSYSTEM=pci\n", Some("virtio_blk: broken")),
+            (
+                "3,100,5000,-;virtio_blk: broken\n SUBSYSTEM=pci\n",
+                Some("virtio_blk: broken"),
+            ),
             ("4,1,2,-;warned\n", Some("warned")),
             ("6,1,2,-;just information\n", None),
-            ("12,1,2,-;warned by a program\n", Some("warned by a program")),
+            (
+                "12,1,2,-;warned by a program\n",
+                Some("warned by a program"),
+            ),
             ("30,1,2,-;told by a daemon\n", None),
             ("garbage", None),
             ("x,1;y", None),
         ];
         for (record, expected) in cases {
-            assert_eq!(parse_warning(record.as_bytes()).as_deref(), expected, "{record}");
+            assert_eq!(
+                parse_warning(record.as_bytes()).as_deref(),
+                expected,
+                "{record}"
+            );
         }
     }
 }

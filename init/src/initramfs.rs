@@ -1,18 +1,20 @@
 //! The first life: from the initramfs into the verified root.
 //!
 //! Loads the modules, finds the two root partitions by the GUIDs that the root hash gives (Discoverable
-//! Partitions Specification), sets dm-verity up over them, mounts the root and becomes the init in it. Any
-//! failure ends in `refused:` and power off: without a root that matches its hash nothing is executed.
+//! Partitions Specification), sets dm-verity up over them, mounts the root and enters it. Any failure ends in
+//! `refused:` and power off: without a root that matches its hash nothing is executed.
+//!
+//! PID 1 goes on in the root as the process that it is, instead of executing the same program again from
+//! there: nothing has to be read and hashed a second time, and its pages stay in memory, where no bad block of
+//! the disk can take them away.
 
 use std::error::Error;
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount, mount_move};
@@ -25,7 +27,7 @@ use crate::gpt::Guid;
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
-use crate::{INIT_PATH, ROOT_DEVICE_NAME, describe, halt, modules, mounts};
+use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts};
 
 const MODULE_LIST: &str = "/modules.load";
 const NEW_ROOT: &str = "/sysroot";
@@ -34,34 +36,35 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 
 type Failure = Box<dyn Error>;
 
-/// Runs the first life; it ends in another program or in a refusal.
-pub fn run() -> ! {
+/// Runs the first life. Returns in the verified root, with the console and the socket on which the kernel has
+/// been heard since before the root was read; otherwise it ends in a refusal.
+pub fn run() -> (Console, UeventSocket) {
     let mounted = mounts::mount_early();
     let mut console = Console::open();
     sys::mark(Stage::Initramfs);
     console.say("stage initramfs");
-    let failure = match mounted {
-        Err(error) => error.into(),
-        Ok(()) => match enter_root(&mut console) {
-            Err(error) => error,
-            Ok(never) => match never {},
-        },
-    };
-    halt::refuse(&mut console, describe(failure.as_ref()))
+    let entered = mounted
+        .map_err(Failure::from)
+        .and_then(|()| enter_root(&mut console));
+    match entered {
+        Ok(uevents) => (console, uevents),
+        Err(failure) => halt::refuse(&mut console, describe(failure.as_ref())),
+    }
 }
 
-fn enter_root(console: &mut Console) -> Result<std::convert::Infallible, Failure> {
+fn enter_root(console: &mut Console) -> Result<UeventSocket, Failure> {
     let root_hash = cmdline::root_hash(&fs::read_to_string("/proc/cmdline")?)?;
     // Open before the modules are loaded, so that no device can appear unseen.
-    let uevents = UeventSocket::open().map_err(|error| format!("cannot listen for devices: {error}"))?;
+    let uevents =
+        UeventSocket::open().map_err(|error| format!("cannot listen for devices: {error}"))?;
     load_modules(console);
     let (data, hash) = find_root_partitions(&root_hash, &uevents)?;
     let device = set_up_verity(&data, &hash, &root_hash)?;
     mount_root(&device).map_err(|error| explain_corruption(error, &uevents))?;
     sys::mark(Stage::Root);
     console.say("stage root");
-    console.drain(Duration::from_millis(200));
-    switch_root(&uevents)
+    switch_root()?;
+    Ok(uevents)
 }
 
 /// A module that fails is told, not fatal: what it was needed for will be missed by its name.
@@ -117,32 +120,38 @@ fn wait_for_block_device(uevents: &UeventSocket, deadline: Instant) -> bool {
 }
 
 /// Makes the device of the verified root and returns its node.
-fn set_up_verity(data: &PartitionDevice, hash: &PartitionDevice, root_hash: &RootHash) -> Result<String, Failure> {
+fn set_up_verity(
+    data: &PartitionDevice,
+    hash: &PartitionDevice,
+    root_hash: &RootHash,
+) -> Result<String, Failure> {
     let mut bytes = [0; SUPERBLOCK_SIZE];
     let node = hash.node.display();
     File::open(&hash.node)
         .and_then(|file| file.read_exact_at(&mut bytes, 0))
         .map_err(|error| format!("cannot read the verity superblock of {node}: {error}"))?;
-    let superblock =
-        Superblock::parse(&bytes, data.size, hash.size).map_err(|error| format!("{node}: {error}"))?;
+    let superblock = Superblock::parse(&bytes, data.size, hash.size)
+        .map_err(|error| format!("{node}: {error}"))?;
     let table = superblock.table(&data.number, &hash.number, root_hash);
-    let minor = DeviceMapper::open()?.create_read_only(ROOT_DEVICE_NAME, "verity", superblock.sectors(), &table)?;
+    let minor = DeviceMapper::open()?.create_read_only(
+        ROOT_DEVICE_NAME,
+        "verity",
+        superblock.sectors(),
+        &table,
+    )?;
     Ok(format!("/dev/dm-{minor}"))
 }
 
-/// Mounts the root, and reads the next init to its end: a corrupted page of it is an error here, and would be
-/// a fatal signal for PID 1 once it runs.
+/// The mount reads the superblock through dm-verity: with a wrong root hash it fails.
 fn mount_root(device: &str) -> Result<(), Failure> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-    mount(device, NEW_ROOT, "erofs", flags, None::<&CStr>)
-        .map_err(|errno| format!("cannot mount the verified root {device} as erofs: {}", io::Error::from(errno)))?;
-    let path = format!("{NEW_ROOT}{INIT_PATH}");
-    let read_all = |mut file: File| {
-        let mut chunk = vec![0; 128 * 1024];
-        while file.read(&mut chunk)? > 0 {}
-        Ok(())
-    };
-    File::open(&path).and_then(read_all).map_err(|error| format!("cannot read {INIT_PATH} in the root: {error}").into())
+    mount(device, NEW_ROOT, "erofs", flags, None::<&CStr>).map_err(|errno| {
+        format!(
+            "cannot mount the verified root {device} as erofs: {}",
+            io::Error::from(errno)
+        )
+        .into()
+    })
 }
 
 /// Adds the block to a failure that dm-verity told of.
@@ -157,30 +166,41 @@ fn explain_corruption(error: Failure, uevents: &UeventSocket) -> Failure {
 /// The words of a refusal for a corrupted block.
 #[must_use]
 pub fn corruption_message(block: &CorruptBlock) -> String {
-    format!("the verified root is corrupted at block {} of {} ({})", block.block, block.kind, block.device)
+    format!(
+        "the verified root is corrupted at block {} of {} ({})",
+        block.block, block.kind, block.device
+    )
 }
 
-/// Moves the mounts over, frees the initramfs and executes the root's init.
-fn switch_root(uevents: &UeventSocket) -> Result<std::convert::Infallible, Failure> {
+/// Moves the mounts over, frees the initramfs and makes the verified root the root of everything.
+fn switch_root() -> Result<(), Failure> {
     for directory in ["/dev", "/proc", "/sys"] {
-        mount_move(directory, format!("{NEW_ROOT}{directory}"))
-            .map_err(|errno| format!("cannot move {directory} to the root: {}", io::Error::from(errno)))?;
+        mount_move(directory, format!("{NEW_ROOT}{directory}")).map_err(|errno| {
+            format!(
+                "cannot move {directory} to the root: {}",
+                io::Error::from(errno)
+            )
+        })?;
     }
     remove_files(Path::new("/"), fs::metadata("/")?.dev());
     std::env::set_current_dir(NEW_ROOT)?;
-    mount_move(".", "/").map_err(|errno| format!("cannot move the root to /: {}", io::Error::from(errno)))?;
-    rustix::process::chroot(".").map_err(|errno| format!("cannot enter the root: {}", io::Error::from(errno)))?;
+    mount_move(".", "/")
+        .map_err(|errno| format!("cannot move the root to /: {}", io::Error::from(errno)))?;
+    rustix::process::chroot(".")
+        .map_err(|errno| format!("cannot enter the root: {}", io::Error::from(errno)))?;
     std::env::set_current_dir("/")?;
-    let error = Command::new(INIT_PATH).exec();
-    let failure = format!("cannot execute {INIT_PATH} of the root: {error}");
-    Err(explain_corruption(failure.into(), uevents))
+    Ok(())
 }
 
 /// Gives the initramfs's memory back. Stays on its file system, and follows no links.
 fn remove_files(directory: &Path, device: u64) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         if metadata.dev() != device {
             continue;
         }
@@ -206,7 +226,8 @@ mod tests {
 
     #[test]
     fn freeing_removes_files_and_keeps_directories() {
-        let directory = std::env::temp_dir().join(format!("coracle-init-test-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("coracle-init-test-{}", std::process::id()));
         fs::create_dir_all(directory.join("modules")).unwrap();
         fs::write(directory.join("modules/a.ko"), "x").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", directory.join("link")).unwrap();

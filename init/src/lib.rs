@@ -32,8 +32,8 @@ pub mod workload;
 
 use std::error::Error;
 
-/// This program in the verified root.
-pub const INIT_PATH: &str = "/usr/lib/coracle/init";
+/// This very program, for its children: also when its file is gone with the initramfs.
+pub const SELF: &str = "/proc/self/exe";
 /// The device mapper's name of the verified root.
 pub const ROOT_DEVICE_NAME: &str = "root";
 

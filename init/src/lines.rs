@@ -23,7 +23,10 @@ impl LineSplitter {
         while !rest.is_empty() {
             let room = LINE_LIMIT - self.partial.len();
             let window = &rest[..rest.len().min(room)];
-            match window.iter().position(|&byte| byte == b'\n' || byte == b'\r') {
+            match window
+                .iter()
+                .position(|&byte| byte == b'\n' || byte == b'\r')
+            {
                 Some(end) => {
                     self.end_line(&window[..end], window[end], &mut line);
                     rest = &rest[end + 1..];
@@ -65,7 +68,9 @@ impl LineSplitter {
     /// Hands over the full buffer, but keeps the beginning of a character that is cut at its end.
     fn cut_long_line(&mut self, line: &mut impl FnMut(&str)) {
         let end = match std::str::from_utf8(&self.partial) {
-            Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => error.valid_up_to(),
+            Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+                error.valid_up_to()
+            }
             _ => self.partial.len(),
         };
         line(&visible(&self.partial[..end]));
@@ -149,7 +154,9 @@ mod tests {
 
     #[test]
     fn a_return_cannot_forge_a_line_of_init() {
-        for line in lines_of(&[b"hello\rcoracle: [1.000] stage ready\x1b[1A\x0bcoracle: x\x85coracle: y\n"]) {
+        for line in
+            lines_of(&[b"hello\rcoracle: [1.000] stage ready\x1b[1A\x0bcoracle: x\x85coracle: y\n"])
+        {
             assert!(!line.contains(['\r', '\n', '\x0b', '\x1b']), "{line:?}");
         }
     }

@@ -141,7 +141,10 @@ impl Machine {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         });
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 32];
+        let mut events = [epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        }; 32];
         let count = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()).unwrap_or(0);
         for event in &events[..count] {
             if let Some(source) = Source::decode(event.data.u64()) {
@@ -149,7 +152,11 @@ impl Machine {
             }
         }
         let now = now();
-        if self.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .engine
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.tell_engine(Event::Tick);
         }
         for interface in self.network.due(now) {
@@ -162,9 +169,16 @@ impl Machine {
         if self.children_left {
             return Some(Duration::ZERO);
         }
-        let deadline = [self.engine.next_deadline(), self.network.next_deadline()].into_iter().flatten().min()?;
+        let deadline = [self.engine.next_deadline(), self.network.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()?;
         let left = deadline.saturating_sub(now());
-        Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
+        Some(if left.is_zero() {
+            left
+        } else {
+            left + Duration::from_millis(1)
+        })
     }
 
     fn dispatch(&mut self, source: Source) {
@@ -174,7 +188,9 @@ impl Machine {
             Source::Uevents => self.read_uevents(),
             Source::Button(index) => self.read_button(index),
             Source::Output(id, stream) => {
-                let Some(workload) = self.workloads.get_mut(id) else { return };
+                let Some(workload) = self.workloads.get_mut(id) else {
+                    return;
+                };
                 let name = workload.spec.name.clone();
                 workload.read_output(stream, &mut |line| self.console.say_for(&name, line));
             }
@@ -200,7 +216,9 @@ impl Machine {
                 Ok(pid) => drop(self.children.insert(pid, Role::Probe(id))),
                 Err(error) => {
                     let name = &self.workloads[id].spec.name;
-                    self.console.say(format_args!("workload {name}: cannot start a probe: {error}"));
+                    self.console.say(format_args!(
+                        "workload {name}: cannot start a probe: {error}"
+                    ));
                     return Some(Event::Probed(id, ProbeResult::Lost));
                 }
             },
@@ -235,19 +253,28 @@ impl Machine {
     }
 
     fn start(&mut self, id: Id) -> Option<Event> {
-        if let Err(reason) = self.prepare_volumes(id).and_then(|()| self.execute_runtime(id)) {
-            return Some(Event::StartFailed(id, reason));
+        if let Err(event) = self.prepare_volumes(id) {
+            return Some(event);
         }
-        None
+        self.execute_runtime(id)
+            .err()
+            .map(|reason| Event::StartFailed(id, reason))
     }
 
-    fn prepare_volumes(&self, id: Id) -> Result<(), String> {
+    /// The state partition is mounted once, before: without it there will be no volumes in this boot.
+    fn prepare_volumes(&self, id: Id) -> Result<(), Event> {
         let volumes = &self.workloads[id].spec.volumes;
+        let without = |reason: String| Err(Event::CannotStart(id, reason));
         match &self.state {
             _ if volumes.is_empty() => Ok(()),
-            Ok(Some(state)) => volumes.iter().try_for_each(|volume| state.create_volume(volume)),
-            Ok(None) => Err("its volumes need a state partition, and the machine has none".to_owned()),
-            Err(reason) => Err(format!("its volumes need the state partition: {reason}")),
+            Ok(Some(state)) => volumes
+                .iter()
+                .try_for_each(|volume| state.create_volume(volume))
+                .map_err(|reason| Event::StartFailed(id, reason)),
+            Ok(None) => {
+                without("its volumes need a state partition, and the machine has none".to_owned())
+            }
+            Err(reason) => without(format!("its volumes need the state partition: {reason}")),
         }
     }
 
@@ -274,7 +301,10 @@ impl Machine {
                 None
             }
             Err(error) => {
-                self.console.say(format_args!("workload {}: cannot remove it: {error}", workload.spec.name));
+                self.console.say(format_args!(
+                    "workload {}: cannot remove it: {error}",
+                    workload.spec.name
+                ));
                 Some(Event::Cleaned(id))
             }
         }
@@ -313,7 +343,9 @@ impl Machine {
         self.children_left = false;
         for _ in 0..REAP_LIMIT {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.on_child(pid.as_raw_nonzero().get(), exit_of(status)),
+                Ok(Some((pid, status))) => {
+                    self.on_child(pid.as_raw_nonzero().get(), exit_of(status))
+                }
                 Err(Errno::INTR) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -342,14 +374,20 @@ impl Machine {
                 };
                 self.tell_engine(Event::Probed(id, result));
             }
-            Some(Role::Dhcp(interface)) => self.network.on_exit(interface, now(), &mut self.console),
+            Some(Role::Dhcp(interface)) => {
+                self.network.on_exit(interface, now(), &mut self.console)
+            }
             None => self.remember_early_exit(pid, exit),
         }
     }
 
     /// A workload may end before the runtime that started it is reaped; then its id is not known yet.
     fn remember_early_exit(&mut self, pid: i32, exit: Exit) {
-        if self.children.values().any(|role| matches!(role, Role::Start(_))) {
+        if self
+            .children
+            .values()
+            .any(|role| matches!(role, Role::Start(_)))
+        {
             self.early_exits.push_back((pid, exit));
             if self.early_exits.len() > EARLY_EXITS {
                 self.early_exits.pop_front();
@@ -364,7 +402,8 @@ impl Machine {
         if exit != Exit::Status(0) {
             self.show_last_words(id);
             let reason = self.workloads[id].take_last_error();
-            let reason = reason.unwrap_or_else(|| format!("the runtime ended with {exit:?} and no word"));
+            let reason =
+                reason.unwrap_or_else(|| format!("the runtime ended with {exit:?} and no word"));
             return self.tell_engine(Event::StartFailed(id, reason));
         }
         let pid = match self.workloads[id].read_pid() {
@@ -423,11 +462,7 @@ impl Machine {
     fn refuse(&mut self, reason: &str) -> ! {
         self.console.say(format_args!("refused: {reason}"));
         shutdown::kill_all();
-        if let Ok(Some(state)) = &self.state
-            && let Err(text) = state.unmount()
-        {
-            self.console.say(text);
-        }
+        shutdown::unmount_state(self);
         halt::end(&mut self.console, Ending::PowerOff)
     }
 
@@ -439,7 +474,12 @@ impl Machine {
     }
 
     fn read_button(&mut self, index: usize) {
-        match self.buttons.get(index).and_then(Option::as_ref).map(PowerButton::was_pressed) {
+        match self
+            .buttons
+            .get(index)
+            .and_then(Option::as_ref)
+            .map(PowerButton::was_pressed)
+        {
             Some(Some(true)) => self.stop(Ending::PowerOff, "the power button"),
             Some(None) => self.buttons[index] = None,
             _ => {}
@@ -466,7 +506,12 @@ impl Machine {
     }
 
     fn watch(&self, source: Source, fd: impl AsFd) -> rustix::io::Result<()> {
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(source.encode()), epoll::EventFlags::IN)
+        epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(source.encode()),
+            epoll::EventFlags::IN,
+        )
     }
 
     /// The console is waited for only while it has a backlog.
@@ -475,7 +520,9 @@ impl Machine {
         if wanted == self.console_watched {
             return;
         }
-        let Some(device) = self.console.fd() else { return };
+        let Some(device) = self.console.fd() else {
+            return;
+        };
         let data = epoll::EventData::new_u64(Source::Console.encode());
         let result = if wanted {
             epoll::add(&self.epoll, device, data, epoll::EventFlags::OUT)

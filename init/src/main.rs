@@ -9,11 +9,17 @@ fn main() {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let status = children::run(&arguments);
         if status == 2 {
-            eprintln!("coracle-init is PID 1 of a Coracle machine; as a child: dhcp [DEVICE] | probe until|once …");
+            eprintln!(
+                "coracle-init is PID 1 of a Coracle machine; as a child: dhcp [DEVICE] | probe until|once …"
+            );
         }
         std::process::exit(status);
     }
     panic::install_handler();
     // The verified root has a boot specification, the initramfs has none.
-    if Path::new(config::boot::BOOT_SPEC_PATH).exists() { system::run() } else { initramfs::run() }
+    if Path::new(config::boot::BOOT_SPEC_PATH).exists() {
+        system::run_without_initramfs();
+    }
+    let (console, uevents) = initramfs::run();
+    system::run(console, Some(uevents))
 }

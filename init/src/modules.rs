@@ -28,7 +28,10 @@ pub struct ModuleError {
 pub fn load(path: &str) -> Result<(), ModuleError> {
     match insert(path) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(ModuleError { path: path.to_owned(), source: errno.into() }),
+        Err(errno) => Err(ModuleError {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
     }
 }
 
@@ -39,13 +42,17 @@ fn insert(path: &str) -> rustix::io::Result<()> {
 
 /// Whether the kernel has to unpack the file first.
 fn flags_for(path: &str) -> i32 {
-    let packed = Path::new(path).extension().is_some_and(|extension| extension != "ko");
+    let packed = Path::new(path)
+        .extension()
+        .is_some_and(|extension| extension != "ko");
     if packed { COMPRESSED_FILE } else { 0 }
 }
 
 /// The paths in a `modules.load`: one a line, empty lines and `#` comments skipped.
 pub fn parse_list(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -61,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_list_is_its_lines_without_blanks() {
-        let list: Vec<_> = parse_list("/modules/virtio.ko\n\n# comment\n  /modules/dm-mod.ko \n").collect();
+        let list: Vec<_> =
+            parse_list("/modules/virtio.ko\n\n# comment\n  /modules/dm-mod.ko \n").collect();
         assert_eq!(list, ["/modules/virtio.ko", "/modules/dm-mod.ko"]);
     }
 

@@ -41,8 +41,18 @@ const NOSUID: MountFlags = MountFlags::NOSUID;
 const NOTHING: MountFlags = NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const NO_FILES: MountFlags = NOSUID.union(MountFlags::NODEV);
 
-const fn api(kind: &'static str, target: &'static str, flags: MountFlags, options: Option<&'static CStr>) -> ApiMount {
-    ApiMount { kind, target, flags, options }
+const fn api(
+    kind: &'static str,
+    target: &'static str,
+    flags: MountFlags,
+    options: Option<&'static CStr>,
+) -> ApiMount {
+    ApiMount {
+        kind,
+        target,
+        flags,
+        options,
+    }
 }
 
 /// Needed before anything can be looked for.
@@ -55,7 +65,12 @@ const EARLY: [ApiMount; 3] = [
 /// What the root adds. `/run` and `/tmp` are the only places that can be written without a state partition.
 const ROOT: [ApiMount; 6] = [
     api("cgroup2", CGROUP_ROOT, NOTHING, Some(c"nsdelegate")),
-    api("devpts", "/dev/pts", NOSUID.union(MountFlags::NOEXEC), Some(c"gid=5,mode=0620,ptmxmode=0666")),
+    api(
+        "devpts",
+        "/dev/pts",
+        NOSUID.union(MountFlags::NOEXEC),
+        Some(c"gid=5,mode=0620,ptmxmode=0666"),
+    ),
     api("tmpfs", "/dev/shm", NO_FILES, Some(c"mode=1777")),
     api("mqueue", "/dev/mqueue", NOTHING, None),
     api("tmpfs", "/run", NO_FILES, Some(c"mode=0755,size=20%")),
@@ -85,7 +100,11 @@ fn mount_one(api: &ApiMount) -> Result<(), MountError> {
     match mount(api.kind, api.target, api.kind, api.flags, api.options) {
         // The same file system at the same place: moved here from the initramfs.
         Ok(()) | Err(Errno::BUSY) => Ok(()),
-        Err(errno) => Err(MountError { kind: api.kind, target: api.target, source: errno.into() }),
+        Err(errno) => Err(MountError {
+            kind: api.kind,
+            target: api.target,
+            source: errno.into(),
+        }),
     }
 }
 
@@ -119,9 +138,14 @@ pub fn prepare_cgroups() -> io::Result<Vec<String>> {
 /// All in one write; one by one where that fails, so that a single stubborn controller costs only itself.
 fn enable_controllers(cgroup: &str, controllers: &str) -> Vec<String> {
     let file = Path::new(cgroup).join("cgroup.subtree_control");
-    let all: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    let all: Vec<String> = controllers
+        .split_whitespace()
+        .map(|name| format!("+{name}"))
+        .collect();
     if fs::write(&file, all.join(" ")).is_ok() {
         return Vec::new();
     }
-    all.into_iter().filter(|controller| fs::write(&file, controller).is_err()).collect()
+    all.into_iter()
+        .filter(|controller| fs::write(&file, controller).is_err())
+        .collect()
 }

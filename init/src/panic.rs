@@ -21,7 +21,11 @@ pub fn install_handler() {
 }
 
 fn ending(uptime: Duration) -> Ending {
-    if uptime < BOOT_TIME { Ending::PowerOff } else { Ending::Reboot }
+    if uptime < BOOT_TIME {
+        Ending::PowerOff
+    } else {
+        Ending::Reboot
+    }
 }
 
 #[cfg(test)]

@@ -30,16 +30,29 @@ pub fn arguments(kind: ProbeKind, readiness: &Readiness) -> Option<Vec<String>> 
         Readiness::Started => return None,
         Readiness::Tcp { port } => vec!["tcp".to_owned(), port.to_string()],
         Readiness::Http { port, path, host } => {
-            vec!["http".to_owned(), port.to_string(), path.clone(), host.clone()]
+            vec![
+                "http".to_owned(),
+                port.to_string(),
+                path.clone(),
+                host.clone(),
+            ]
         }
     };
-    Some(["probe", kind].map(str::to_owned).into_iter().chain(target).collect())
+    Some(
+        ["probe", kind]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(target)
+            .collect(),
+    )
 }
 
 /// Runs the probe that the arguments after `probe` describe; returns the exit status.
 #[must_use]
 pub fn run(arguments: &[String]) -> i32 {
-    let Some((kind, readiness)) = parse(arguments) else { return 2 };
+    let Some((kind, readiness)) = parse(arguments) else {
+        return 2;
+    };
     let mut pause = FIRST_PAUSE;
     loop {
         if try_once(&readiness).is_ok() {
@@ -63,9 +76,14 @@ fn parse(arguments: &[String]) -> Option<(ProbeKind, Readiness)> {
     let port = target.get(1)?.parse().ok().filter(|&port| port != 0)?;
     match target {
         [scheme, _] if scheme == "tcp" => Some((kind, Readiness::Tcp { port })),
-        [scheme, _, path, host] if scheme == "http" => {
-            Some((kind, Readiness::Http { port, path: path.clone(), host: host.clone() }))
-        }
+        [scheme, _, path, host] if scheme == "http" => Some((
+            kind,
+            Readiness::Http {
+                port,
+                path: path.clone(),
+                host: host.clone(),
+            },
+        )),
         _ => None,
     }
 }
@@ -86,10 +104,16 @@ fn get(port: u16, path: &str, host: &str) -> io::Result<()> {
     let deadline = Instant::now() + TRY_LIMIT;
     let mut stream = connect(port)?;
     stream.set_write_timeout(Some(TRY_LIMIT))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: coracle\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: coracle\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let answer = read_answer(&mut stream, deadline)?;
-    if is_success(&answer) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if is_success(&answer) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 /// The beginning of the answer. The rest is read too, so that the server does not see a reset.
@@ -119,9 +143,15 @@ fn read_answer(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>>
 
 /// `HTTP/1.x NNN`, with a status of 200 to 399 (RFC 9112 §4).
 fn is_success(answer: &[u8]) -> bool {
-    let version = answer.get(..9).is_some_and(|start| start == b"HTTP/1.1 " || start == b"HTTP/1.0 ");
-    let digits = answer.get(9..12).filter(|digits| digits.iter().all(u8::is_ascii_digit));
-    let ends = answer.get(12).is_none_or(|&byte| byte == b' ' || byte == b'\r');
+    let version = answer
+        .get(..9)
+        .is_some_and(|start| start == b"HTTP/1.1 " || start == b"HTTP/1.0 ");
+    let digits = answer
+        .get(9..12)
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit));
+    let ends = answer
+        .get(12)
+        .is_none_or(|&byte| byte == b' ' || byte == b'\r');
     version && ends && digits.is_some_and(|digits| (b'2'..=b'3').contains(&digits[0]))
 }
 
@@ -132,8 +162,15 @@ mod tests {
 
     #[test]
     fn arguments_are_parsed_back() {
-        let http = Readiness::Http { port: 80, path: "/".to_owned(), host: "localhost".to_owned() };
-        for (kind, readiness) in [(ProbeKind::UntilReady, Readiness::Tcp { port: 6379 }), (ProbeKind::Once, http)] {
+        let http = Readiness::Http {
+            port: 80,
+            path: "/".to_owned(),
+            host: "localhost".to_owned(),
+        };
+        for (kind, readiness) in [
+            (ProbeKind::UntilReady, Readiness::Tcp { port: 6379 }),
+            (ProbeKind::Once, http),
+        ] {
             let arguments = arguments(kind, &readiness).unwrap();
             assert_eq!(parse(&arguments[1..]), Some((kind, readiness)));
         }
@@ -142,7 +179,16 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        for bad in ["", "until", "until tcp", "until tcp 0", "until tcp x", "ever tcp 1", "once udp 1", "once http 80 /"] {
+        for bad in [
+            "",
+            "until",
+            "until tcp",
+            "until tcp 0",
+            "until tcp x",
+            "ever tcp 1",
+            "once udp 1",
+            "once http 80 /",
+        ] {
             let arguments: Vec<String> = bad.split_whitespace().map(str::to_owned).collect();
             assert_eq!(run(&arguments), 2, "{bad}");
         }
@@ -188,7 +234,11 @@ mod tests {
 
     #[test]
     fn a_closed_port_fails_at_once() {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         assert!(try_once(&Readiness::Tcp { port }).is_err());
     }
 }

@@ -16,7 +16,9 @@ const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
 pub fn finish(mut machine: Machine, ending: Ending) -> ! {
     machine.network.stop();
     if !end_processes(libc::SIGTERM) {
-        machine.console.say("some processes do not end by SIGTERM: killing them");
+        machine
+            .console
+            .say("some processes do not end by SIGTERM: killing them");
         kill_all();
     }
     for id in 0..machine.workloads.len() {
@@ -25,6 +27,14 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
         machine.workloads[id].read_last_words(&mut |line| console.say_for(&name, line));
         machine.workloads[id].close_outputs(&mut |line| console.say_for(&name, line));
     }
+    unmount_state(&mut machine);
+    sys::mark(Stage::PowerOff);
+    machine.console.say("stage poweroff");
+    halt::end(&mut machine.console, ending)
+}
+
+/// Writes everything out and unmounts the state partition, and says how that went.
+pub fn unmount_state(machine: &mut Machine) {
     rustix::fs::sync();
     if let Ok(Some(state)) = &machine.state {
         match state.unmount() {
@@ -32,9 +42,6 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
             Err(text) => machine.console.say(text),
         }
     }
-    sys::mark(Stage::PowerOff);
-    machine.console.say("stage poweroff");
-    halt::end(&mut machine.console, ending)
 }
 
 /// SIGKILL for every process but this one, and waits for them.

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::boot::{BootState, BootVolume};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RawMode, Uid, chmodat, chownat, mkdirat, openat, renameat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, RawMode, Uid, chmodat, chownat, mkdirat, openat, renameat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
@@ -89,10 +91,22 @@ impl State {
         let node = device.node.display().to_string();
         let has_errors = check_superblock(&device)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount(&device.node, spec.mount_point.as_str(), "ext4", flags, Some(c"errors=remount-ro")).map_err(
-            |errno| StateError::Mount { node, target: spec.mount_point.clone(), source: errno.into() },
-        )?;
-        Ok(Self { mount_point: spec.mount_point.clone(), has_errors })
+        mount(
+            &device.node,
+            spec.mount_point.as_str(),
+            "ext4",
+            flags,
+            Some(c"errors=remount-ro"),
+        )
+        .map_err(|errno| StateError::Mount {
+            node,
+            target: spec.mount_point.clone(),
+            source: errno.into(),
+        })?;
+        Ok(Self {
+            mount_point: spec.mount_point.clone(),
+            has_errors,
+        })
     }
 
     /// Makes a volume's directory with its owner and mode, if it is not there yet. An existing one is left as
@@ -102,10 +116,19 @@ impl State {
     /// With the path that failed; also for a path outside of the mount point, and for a symlink on the way.
     pub fn create_volume(&self, volume: &BootVolume) -> Result<(), String> {
         let path = Path::new(&volume.path);
-        let relative = path
-            .strip_prefix(&self.mount_point)
-            .map_err(|_| format!("the volume {} is not below {}", volume.path, self.mount_point))?;
-        let explain = |errno: Errno| format!("cannot make the volume {}: {}", volume.path, io::Error::from(errno));
+        let relative = path.strip_prefix(&self.mount_point).map_err(|_| {
+            format!(
+                "the volume {} is not below {}",
+                volume.path, self.mount_point
+            )
+        })?;
+        let explain = |errno: Errno| {
+            format!(
+                "cannot make the volume {}: {}",
+                volume.path,
+                io::Error::from(errno)
+            )
+        };
         create_directory(Path::new(&self.mount_point), relative, volume).map_err(explain)
     }
 
@@ -128,16 +151,23 @@ impl State {
         };
         let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
         if mount_remount(target, read_only, c"").is_ok() {
-            return Err(format!("state not unmounted: {errno}; it is read-only now, with everything written"));
+            return Err(format!(
+                "state not unmounted: {errno}; it is read-only now, with everything written"
+            ));
         }
         rustix::fs::sync();
         let _ = unmount(target, UnmountFlags::DETACH);
-        Err(format!("state not unmounted: {errno}; it is detached and will replay its journal"))
+        Err(format!(
+            "state not unmounted: {errno}; it is detached and will replay its journal"
+        ))
     }
 }
 
 /// Looks at once, and again as disks appear.
-fn find_partition(guid: Guid, uevents: Option<&UeventSocket>) -> Result<PartitionDevice, StateError> {
+fn find_partition(
+    guid: Guid,
+    uevents: Option<&UeventSocket>,
+) -> Result<PartitionDevice, StateError> {
     let deadline = Instant::now() + DEVICE_DEADLINE;
     loop {
         let survey = Survey::take();
@@ -149,7 +179,10 @@ fn find_partition(guid: Guid, uevents: Option<&UeventSocket>) -> Result<Partitio
                 .any(|event| event == Uevent::BlockAdded)
         });
         if !appeared || Instant::now() >= deadline {
-            return Err(StateError::Missing { guid, found: survey.describe() });
+            return Err(StateError::Missing {
+                guid,
+                found: survey.describe(),
+            });
         }
     }
 }
@@ -160,7 +193,10 @@ fn check_superblock(device: &PartitionDevice) -> Result<bool, StateError> {
     let mut bytes = [0_u8; 64];
     File::open(&device.node)
         .and_then(|file| file.read_exact_at(&mut bytes, SUPERBLOCK_OFFSET))
-        .map_err(|source| StateError::Read { node: node(), source })?;
+        .map_err(|source| StateError::Read {
+            node: node(),
+            source,
+        })?;
     recorded_errors(&bytes).ok_or_else(|| StateError::Damaged(node()))
 }
 
@@ -176,7 +212,9 @@ fn create_directory(base: &Path, relative: &Path, volume: &BootVolume) -> rustix
     let mut parent: OwnedFd = rustix::fs::open(base, open_flags, Mode::empty())?;
     let mut components = relative.components().peekable();
     while let Some(component) = components.next() {
-        let std::path::Component::Normal(name) = component else { return Err(Errno::INVAL) };
+        let std::path::Component::Normal(name) = component else {
+            return Err(Errno::INVAL);
+        };
         parent = match openat(&parent, name, open_flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => {
@@ -190,20 +228,31 @@ fn create_directory(base: &Path, relative: &Path, volume: &BootVolume) -> rustix
     Ok(())
 }
 
-fn make_directory(parent: &OwnedFd, name: &Path, owner: Option<&BootVolume>) -> rustix::io::Result<()> {
-    let Some(volume) = owner else { return mkdirat(parent, name, Mode::from_raw_mode(0o755)) };
+fn make_directory(
+    parent: &OwnedFd,
+    name: &Path,
+    owner: Option<&BootVolume>,
+) -> rustix::io::Result<()> {
+    let Some(volume) = owner else {
+        return mkdirat(parent, name, Mode::from_raw_mode(0o755));
+    };
     let unfinished = format!(".{}.new", name.display());
     match mkdirat(parent, unfinished.as_str(), Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     let (uid, gid) = (Uid::from_raw(volume.uid), Gid::from_raw(volume.gid));
-    chownat(parent, unfinished.as_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    chownat(
+        parent,
+        unfinished.as_str(),
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?;
     let mode = Mode::from_raw_mode(volume.mode as RawMode & 0o7777);
     chmodat(parent, unfinished.as_str(), mode, AtFlags::empty())?;
     renameat(parent, unfinished.as_str(), parent, name)
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -213,13 +262,22 @@ mod tests {
 
     fn volume(path: &Path) -> BootVolume {
         let own = fs::metadata("/proc/self").unwrap();
-        BootVolume { path: path.display().to_string(), uid: own.uid(), gid: own.gid(), mode: 0o2750 }
+        BootVolume {
+            path: path.display().to_string(),
+            uid: own.uid(),
+            gid: own.gid(),
+            mode: 0o2750,
+        }
     }
 
     fn scratch(name: &str) -> State {
-        let directory = std::env::temp_dir().join(format!("coracle-init-state-{}-{name}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("coracle-init-state-{}-{name}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        State { mount_point: directory.display().to_string(), has_errors: false }
+        State {
+            mount_point: directory.display().to_string(),
+            has_errors: false,
+        }
     }
 
     #[test]
@@ -249,7 +307,11 @@ mod tests {
         let state = scratch("link");
         let base = Path::new(&state.mount_point);
         std::os::unix::fs::symlink("/tmp", base.join("volumes")).unwrap();
-        for path in [base.join("volumes/db"), base.join("../escaped"), Path::new("/elsewhere/db").to_owned()] {
+        for path in [
+            base.join("volumes/db"),
+            base.join("../escaped"),
+            Path::new("/elsewhere/db").to_owned(),
+        ] {
             assert!(state.create_volume(&volume(&path)).is_err(), "{path:?}");
         }
         fs::remove_dir_all(&state.mount_point).unwrap();

@@ -39,7 +39,10 @@ macro_rules! marker {
     ($offset:literal) => {
         // SAFETY: a `nop` with a memory operand computes no access; it has no effect at all.
         unsafe {
-            std::arch::asm!(concat!("nop dword ptr [rax + ", $offset, "]"), options(nomem, nostack, preserves_flags))
+            std::arch::asm!(
+                concat!("nop dword ptr [rax + ", $offset, "]"),
+                options(nomem, nostack, preserves_flags)
+            )
         }
     };
 }
@@ -119,14 +122,79 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn device_mapper_ioctl(control: BorrowedFd<'_>, request: u32, buffer: &mut [u8]) -> io::Result<()> {
-    assert!(buffer.len() >= crate::dm::HEADER_SIZE, "a dm_ioctl is never shorter than its header");
+pub fn device_mapper_ioctl(
+    control: BorrowedFd<'_>,
+    request: u32,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    assert!(
+        buffer.len() >= crate::dm::HEADER_SIZE,
+        "a dm_ioctl is never shorter than its header"
+    );
     let size = u32::try_from(buffer.len()).expect("requests are a few kilobytes");
     buffer[12..16].copy_from_slice(&size.to_ne_bytes());
     // SAFETY: the kernel reads and writes at most `data_size` bytes (just set to the buffer's length) at the
     // pointer, which stays borrowed mutably for the call.
-    let result = unsafe { libc::ioctl(control.as_raw_fd(), libc::Ioctl::from(request), buffer.as_mut_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe {
+        libc::ioctl(
+            control.as_raw_fd(),
+            libc::Ioctl::from(request),
+            buffer.as_mut_ptr(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Tells the kernel of a partition that it did not find itself (`BLKPG_ADD_PARTITION`). Start and length in
+/// bytes.
+///
+/// # Errors
+/// `EBUSY` when it overlaps one that the kernel has.
+pub fn add_partition(disk: BorrowedFd<'_>, number: u32, start: u64, length: u64) -> io::Result<()> {
+    /// `struct blkpg_partition` of linux/blkpg.h.
+    #[repr(C)]
+    struct Partition {
+        start: i64,
+        length: i64,
+        number: i32,
+        names: [u8; 128],
+    }
+    /// `struct blkpg_ioctl_arg`.
+    #[repr(C)]
+    struct Argument {
+        operation: i32,
+        flags: i32,
+        data_length: i32,
+        data: *mut Partition,
+    }
+    const BLKPG: libc::Ioctl = 0x1269;
+    const ADD: i32 = 1;
+    let out_of_range = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let mut partition = Partition {
+        start: i64::try_from(start).map_err(out_of_range)?,
+        length: i64::try_from(length).map_err(out_of_range)?,
+        number: i32::try_from(number).map_err(out_of_range)?,
+        names: [0; 128],
+    };
+    let data_length = i32::try_from(size_of::<Partition>()).map_err(out_of_range)?;
+    let mut argument = Argument {
+        operation: ADD,
+        flags: 0,
+        data_length,
+        data: &raw mut partition,
+    };
+    // SAFETY: both structs have the kernel's layout and outlive the call; the kernel reads `data_length` bytes
+    // at `data`, which is the size of what it points to.
+    let result = unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Binds a socket to one network interface (`SO_BINDTODEVICE`).
@@ -134,7 +202,8 @@ pub fn device_mapper_ioctl(control: BorrowedFd<'_>, request: u32, buffer: &mut [
 /// # Errors
 /// `ENODEV` when there is no such interface.
 pub fn bind_to_device(socket: impl AsFd, device: &str) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(device.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let length = libc::socklen_t::try_from(device.len())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: the pointer and the length describe `device`, which outlives the call; the kernel only reads.
     let result = unsafe {
         libc::setsockopt(
@@ -145,7 +214,11 @@ pub fn bind_to_device(socket: impl AsFd, device: &str) -> io::Result<()> {
             length,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

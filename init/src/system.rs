@@ -12,57 +12,68 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use crate::console::Console;
-use crate::dm::DeviceMapper;
 use crate::machine::Machine;
 use crate::net::{self, netlink};
 use crate::state::State;
 use crate::sys::{self, Stage};
 use crate::uevent::UeventSocket;
-use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts};
+use crate::{describe, halt, modules, mounts};
 
 /// The signals that mean something to PID 1.
-const SIGNALS: [i32; 5] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2];
+const SIGNALS: [i32; 5] = [
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
 /// The most descriptors that a process may ask for.
 const DESCRIPTORS: u64 = 524_288;
 
-/// Runs the second life.
-pub fn run() -> ! {
+/// Runs the second life on a root that the kernel itself mounted, without an initramfs before.
+pub fn run_without_initramfs() -> ! {
     let early = mounts::mount_early();
     let mut console = Console::open();
     if let Err(error) = early {
         console.say(describe(&error));
     }
+    let uevents = UeventSocket::open()
+        .map_err(|error| console.say(format_args!("no uevents: {error}")))
+        .ok();
+    run(console, uevents)
+}
+
+/// Runs the second life.
+pub fn run(mut console: Console, uevents: Option<UeventSocket>) -> ! {
     // Before anything can go wrong or be pressed.
     let signals = sys::catch_signals(&SIGNALS);
     let _ = reboot(RebootCommand::CadOff);
-    let uevents = UeventSocket::open().map_err(|error| console.say(format_args!("no uevents: {error}"))).ok();
-    refuse_corrupted_root(&mut console);
     prepare_mounts(&mut console);
     sys::mark(Stage::System);
     console.say("stage system");
     let spec = read_spec().unwrap_or_else(|reason| halt::refuse(&mut console, reason));
-    let signals = signals.unwrap_or_else(|error| halt::refuse(&mut console, format_args!("no signals: {error}")));
+    let signals = signals
+        .unwrap_or_else(|error| halt::refuse(&mut console, format_args!("no signals: {error}")));
     console.write_some();
     supervise(console, &spec, signals, uevents)
 }
 
-fn supervise(mut console: Console, spec: &BootSpec, signals: OwnedFd, uevents: Option<UeventSocket>) -> ! {
+fn supervise(
+    mut console: Console,
+    spec: &BootSpec,
+    signals: OwnedFd,
+    uevents: Option<UeventSocket>,
+) -> ! {
     raise_limits(spec.workloads.len());
     load_modules(&mut console, spec);
     set_names(&mut console, spec);
     let state = mount_state(&mut console, spec, uevents.as_ref());
     match Machine::new(console, spec, state, signals, uevents) {
         Ok(machine) => machine.run(),
-        Err(errno) => halt::refuse(&mut Console::open(), format_args!("nothing can be waited for: {errno}")),
-    }
-}
-
-/// Blocks that were read before this life listened for uevents.
-fn refuse_corrupted_root(console: &mut Console) {
-    match DeviceMapper::open().and_then(|mapper| mapper.status(ROOT_DEVICE_NAME)) {
-        Ok(status) if status.starts_with('C') => halt::refuse(console, "the verified root is corrupted"),
-        Ok(_) => {}
-        Err(error) => console.say(describe(&error)),
+        Err(errno) => halt::refuse(
+            &mut Console::open(),
+            format_args!("nothing can be waited for: {errno}"),
+        ),
     }
 }
 
@@ -72,16 +83,24 @@ fn prepare_mounts(console: &mut Console) {
     }
     match mounts::prepare_cgroups() {
         Ok(refused) if refused.is_empty() => {}
-        Ok(refused) => console.say(format_args!("the kernel refuses cgroup controllers: {}", refused.join(" "))),
+        Ok(refused) => console.say(format_args!(
+            "the kernel refuses cgroup controllers: {}",
+            refused.join(" ")
+        )),
         Err(error) => console.say(format_args!("cannot prepare cgroups: {error}")),
     }
 }
 
 fn read_spec() -> Result<BootSpec, String> {
-    let bytes = fs::read(BOOT_SPEC_PATH).map_err(|error| format!("cannot read {BOOT_SPEC_PATH}: {error}"))?;
-    let spec: BootSpec = serde_json::from_slice(&bytes).map_err(|error| format!("{BOOT_SPEC_PATH}: {error}"))?;
+    let bytes = fs::read(BOOT_SPEC_PATH)
+        .map_err(|error| format!("cannot read {BOOT_SPEC_PATH}: {error}"))?;
+    let spec: BootSpec =
+        serde_json::from_slice(&bytes).map_err(|error| format!("{BOOT_SPEC_PATH}: {error}"))?;
     if spec.format != BOOT_SPEC_FORMAT {
-        return Err(format!("{BOOT_SPEC_PATH} has format {}; this init reads {BOOT_SPEC_FORMAT}", spec.format));
+        return Err(format!(
+            "{BOOT_SPEC_PATH} has format {}; this init reads {BOOT_SPEC_FORMAT}",
+            spec.format
+        ));
     }
     Ok(spec)
 }
@@ -91,7 +110,10 @@ fn read_spec() -> Result<BootSpec, String> {
 fn raise_limits(workloads: usize) {
     let wanted = (workloads as u64).saturating_mul(4).saturating_add(256);
     let current = getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS);
-    let limit = Rlimit { current: Some(current.max(wanted).min(DESCRIPTORS)), maximum: Some(DESCRIPTORS) };
+    let limit = Rlimit {
+        current: Some(current.max(wanted).min(DESCRIPTORS)),
+        maximum: Some(DESCRIPTORS),
+    };
     let _ = setrlimit(Resource::Nofile, limit);
     let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
 }
@@ -106,13 +128,21 @@ fn load_modules(console: &mut Console, spec: &BootSpec) {
 
 fn set_names(console: &mut Console, spec: &BootSpec) {
     if let Err(errno) = sethostname(spec.hostname.as_bytes()) {
-        console.say(format_args!("cannot set the hostname {}: {errno}", spec.hostname));
+        console.say(format_args!(
+            "cannot set the hostname {}: {errno}",
+            spec.hostname
+        ));
     }
     if let Err(error) = netlink::bring_up_loopback() {
-        console.say(format_args!("cannot bring up the loopback interface: {error}"));
+        console.say(format_args!(
+            "cannot bring up the loopback interface: {error}"
+        ));
     }
     if let Err(error) = net::prepare_files(&spec.hostname) {
-        console.say(format_args!("cannot make the files of {}: {error}", net::FILES));
+        console.say(format_args!(
+            "cannot make the files of {}: {error}",
+            net::FILES
+        ));
     }
 }
 
@@ -121,7 +151,9 @@ fn mount_state(
     spec: &BootSpec,
     uevents: Option<&UeventSocket>,
 ) -> Result<Option<State>, String> {
-    let Some(wanted) = &spec.state else { return Ok(None) };
+    let Some(wanted) = &spec.state else {
+        return Ok(None);
+    };
     match State::mount(wanted, uevents) {
         Ok(state) => {
             sys::mark(Stage::State);
@@ -133,7 +165,9 @@ fn mount_state(
         }
         Err(error) => {
             let reason = describe(&error);
-            console.say(format_args!("no state: {reason}; workloads with volumes will not start"));
+            console.say(format_args!(
+                "no state: {reason}; workloads with volumes will not start"
+            ));
             Err(reason)
         }
     }

@@ -49,7 +49,12 @@ impl UeventSocket {
     /// When the kernel has no such socket.
     pub fn open() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            flags,
+            Some(KOBJECT_UEVENT),
+        )?;
         bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
         Ok(Self(socket))
     }
@@ -60,7 +65,9 @@ impl UeventSocket {
         let mut buffer = [0_u8; 8192];
         loop {
             match recvfrom(&self.0, &mut buffer[..], RecvFlags::empty()) {
-                Ok((size, _, sender)) if is_from_kernel(sender.as_ref()) => return Some(parse(&buffer[..size.min(8192)])),
+                Ok((size, _, sender)) if is_from_kernel(sender.as_ref()) => {
+                    return Some(parse(&buffer[..size.min(8192)]));
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::NOBUFS) => return Some(Uevent::BlockAdded),
                 Err(_) => return None,
@@ -70,7 +77,10 @@ impl UeventSocket {
 
     /// Waits for the next event, at most for `limit`.
     pub fn wait(&self, limit: Duration) -> Option<Uevent> {
-        let timeout = Timespec { tv_sec: i64::try_from(limit.as_secs()).ok()?, tv_nsec: limit.subsec_nanos().into() };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).ok()?,
+            tv_nsec: limit.subsec_nanos().into(),
+        };
         let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout));
         self.next()
     }
@@ -83,20 +93,31 @@ impl AsFd for UeventSocket {
 }
 
 fn is_from_kernel(sender: Option<&rustix::net::SocketAddrAny>) -> bool {
-    sender.and_then(|address| SocketAddrNetlink::try_from(address.clone()).ok()).is_some_and(|address| address.pid() == 0)
+    sender
+        .and_then(|address| SocketAddrNetlink::try_from(address.clone()).ok())
+        .is_some_and(|address| address.pid() == 0)
 }
 
 /// `ACTION@DEVPATH`, then `KEY=VALUE`, each ended by a zero byte.
 fn parse(message: &[u8]) -> Uevent {
-    let Ok(text) = std::str::from_utf8(message) else { return Uevent::Other };
+    let Ok(text) = std::str::from_utf8(message) else {
+        return Uevent::Other;
+    };
     let value_of = |key: &str| {
         let mut fields = text.split('\0').skip(1);
         fields.find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
     };
     if let Some(corrupted) = value_of("DM_VERITY_ERR_BLOCK_NR") {
-        return parse_corruption(corrupted, value_of("DM_NAME").or_else(|| value_of("DEVNAME")));
+        return parse_corruption(
+            corrupted,
+            value_of("DM_NAME").or_else(|| value_of("DEVNAME")),
+        );
     }
-    match (value_of("ACTION"), value_of("SUBSYSTEM"), value_of("DEVNAME")) {
+    match (
+        value_of("ACTION"),
+        value_of("SUBSYSTEM"),
+        value_of("DEVNAME"),
+    ) {
         (Some("add"), Some("block"), _) => Uevent::BlockAdded,
         (Some("add"), Some("input"), Some(node)) if node.starts_with("input/event") => {
             Uevent::InputAdded(node.to_owned())
@@ -112,7 +133,11 @@ fn parse_corruption(value: &str, device: Option<&str>) -> Uevent {
         Some((kind, block.parse().ok()?))
     });
     parsed.map_or(Uevent::Other, |(kind, block)| {
-        Uevent::Corrupted(CorruptBlock { device: device.unwrap_or("?").to_owned(), kind, block })
+        Uevent::Corrupted(CorruptBlock {
+            device: device.unwrap_or("?").to_owned(),
+            kind,
+            block,
+        })
     })
 }
 
@@ -123,18 +148,34 @@ mod tests {
     #[test]
     fn messages_become_events() {
         let corrupt = |kind, block| {
-            Uevent::Corrupted(CorruptBlock { device: "dm-0".to_owned(), kind, block })
+            Uevent::Corrupted(CorruptBlock {
+                device: "dm-0".to_owned(),
+                kind,
+                block,
+            })
         };
         let cases = [
-            ("add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0DEVNAME=vda1\0", Uevent::BlockAdded),
+            (
+                "add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0DEVNAME=vda1\0",
+                Uevent::BlockAdded,
+            ),
             ("remove@/x\0ACTION=remove\0SUBSYSTEM=block\0", Uevent::Other),
             (
                 "add@/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/event3\0",
                 Uevent::InputAdded("input/event3".to_owned()),
             ),
-            ("add@/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/mouse0\0", Uevent::Other),
-            ("change@/x\0ACTION=change\0DEVNAME=dm-0\0DM_VERITY_ERR_BLOCK_NR=0,17\0", corrupt("data", 17)),
-            ("change@/x\0DEVNAME=dm-0\0DM_VERITY_ERR_BLOCK_NR=1,3\0", corrupt("metadata", 3)),
+            (
+                "add@/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/mouse0\0",
+                Uevent::Other,
+            ),
+            (
+                "change@/x\0ACTION=change\0DEVNAME=dm-0\0DM_VERITY_ERR_BLOCK_NR=0,17\0",
+                corrupt("data", 17),
+            ),
+            (
+                "change@/x\0DEVNAME=dm-0\0DM_VERITY_ERR_BLOCK_NR=1,3\0",
+                corrupt("metadata", 3),
+            ),
             ("change@/x\0DM_VERITY_ERR_BLOCK_NR=1\0", Uevent::Other),
             ("change@/x\0DM_VERITY_ERR_BLOCK_NR=0,-1\0", Uevent::Other),
             ("DM_VERITY_ERR_BLOCK_NR=0,1", Uevent::Other),

@@ -41,8 +41,14 @@ impl Superblock {
     ///
     /// # Errors
     /// [`VerityError`] names the first wrong field.
-    pub fn parse(bytes: &[u8; SUPERBLOCK_SIZE], data_size: u64, hash_size: u64) -> Result<Self, VerityError> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    pub fn parse(
+        bytes: &[u8; SUPERBLOCK_SIZE],
+        data_size: u64,
+        hash_size: u64,
+    ) -> Result<Self, VerityError> {
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let salt_size = usize::from(u16::from_le_bytes([bytes[80], bytes[81]]));
         let algorithm: [u8; 32] = *b"sha256\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
         let checks = [
@@ -57,12 +63,19 @@ impl Superblock {
         if let Some((field, _)) = checks.iter().find(|(_, right)| !right) {
             return Err(VerityError::Field(field));
         }
-        let data_blocks = u64::from_le_bytes(bytes[72..80].try_into().expect("a slice of eight bytes"));
+        let data_blocks =
+            u64::from_le_bytes(bytes[72..80].try_into().expect("a slice of eight bytes"));
         let block = u64::from(BLOCK_SIZE);
-        if data_blocks == 0 || data_blocks > data_size / block || hash_blocks(data_blocks) >= hash_size / block {
+        if data_blocks == 0
+            || data_blocks > data_size / block
+            || hash_blocks(data_blocks) >= hash_size / block
+        {
             return Err(VerityError::TooLarge(data_blocks));
         }
-        Ok(Self { data_blocks, salt: bytes[88..88 + salt_size].to_vec() })
+        Ok(Self {
+            data_blocks,
+            salt: bytes[88..88 + salt_size].to_vec(),
+        })
     }
 
     /// Length of the device in sectors of 512 bytes.
@@ -76,7 +89,11 @@ impl Superblock {
     #[must_use]
     pub fn table(&self, data: &str, hash: &str, root_hash: &RootHash) -> String {
         let digest = hex(root_hash);
-        let salt = if self.salt.is_empty() { "-".to_owned() } else { hex(&self.salt) };
+        let salt = if self.salt.is_empty() {
+            "-".to_owned()
+        } else {
+            hex(&self.salt)
+        };
         let Self { data_blocks, .. } = self;
         format!("1 {data} {hash} {BLOCK_SIZE} {BLOCK_SIZE} {data_blocks} 1 sha256 {digest} {salt}")
     }
@@ -96,11 +113,13 @@ fn hash_blocks(data_blocks: u64) -> u64 {
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -129,14 +148,25 @@ mod tests {
         let superblock = Superblock::parse(&sample(), DATA, HASH).unwrap();
         assert_eq!(superblock.sectors(), 8000);
         let table = superblock.table("254:2", "254:3", &[0x11; 32]);
-        assert_eq!(table, format!("1 254:2 254:3 4096 4096 1000 1 sha256 {} ab01", "11".repeat(32)));
+        assert_eq!(
+            table,
+            format!(
+                "1 254:2 254:3 4096 4096 1000 1 sha256 {} ab01",
+                "11".repeat(32)
+            )
+        );
     }
 
     #[test]
     fn an_empty_salt_is_a_hyphen() {
         let mut bytes = sample();
         bytes[80] = 0;
-        assert!(Superblock::parse(&bytes, DATA, HASH).unwrap().table("1:1", "1:2", &[0; 32]).ends_with(" -"));
+        assert!(
+            Superblock::parse(&bytes, DATA, HASH)
+                .unwrap()
+                .table("1:1", "1:2", &[0; 32])
+                .ends_with(" -")
+        );
     }
 
     #[test]
@@ -155,7 +185,11 @@ mod tests {
         for (at, field) in cases {
             let mut bytes = sample();
             bytes[at] ^= 0x41;
-            assert_eq!(Superblock::parse(&bytes, DATA, HASH), Err(VerityError::Field(field)), "byte {at}");
+            assert_eq!(
+                Superblock::parse(&bytes, DATA, HASH),
+                Err(VerityError::Field(field)),
+                "byte {at}"
+            );
         }
     }
 
@@ -164,14 +198,28 @@ mod tests {
         for blocks in [0, 1001, u64::MAX] {
             let mut bytes = sample();
             bytes[72..80].copy_from_slice(&blocks.to_le_bytes());
-            assert_eq!(Superblock::parse(&bytes, DATA, HASH), Err(VerityError::TooLarge(blocks)));
+            assert_eq!(
+                Superblock::parse(&bytes, DATA, HASH),
+                Err(VerityError::TooLarge(blocks))
+            );
         }
-        assert_eq!(Superblock::parse(&sample(), DATA, 9 * 4096), Err(VerityError::TooLarge(1000)));
+        assert_eq!(
+            Superblock::parse(&sample(), DATA, 9 * 4096),
+            Err(VerityError::TooLarge(1000))
+        );
     }
 
     #[test]
     fn the_tree_has_the_size_that_veritysetup_gives_it() {
-        for (data, tree) in [(1, 1), (2, 1), (128, 1), (129, 3), (1000, 9), (16384, 129), (16385, 132)] {
+        for (data, tree) in [
+            (1, 1),
+            (2, 1),
+            (128, 1),
+            (129, 3),
+            (1000, 9),
+            (16384, 129),
+            (16385, 132),
+        ] {
             assert_eq!(hash_blocks(data), tree, "{data} blocks");
         }
     }

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use crate::INIT_PATH;
+use crate::SELF;
 use crate::lines::LineSplitter;
 use crate::mounts::WORKLOADS_CGROUP;
 use crate::probe;
@@ -51,7 +51,13 @@ impl Output {
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
         // A workload that is not root opens /dev/stdout and /dev/stderr by their path.
         fchmod(&write, Mode::from_raw_mode(0o622))?;
-        Ok((Self { pipe: read, splitter: LineSplitter::default() }, write))
+        Ok((
+            Self {
+                pipe: read,
+                splitter: LineSplitter::default(),
+            },
+            write,
+        ))
     }
 
     /// Hands over the lines that came, at most `limit` bytes of them. `false`: no writer is left.
@@ -99,7 +105,14 @@ impl Workload {
     /// Nothing runs yet.
     #[must_use]
     pub const fn new(spec: BootWorkload) -> Self {
-        Self { spec, main_pid: None, helper_pid: None, probe_pid: None, outputs: [None, None], last_error: String::new() }
+        Self {
+            spec,
+            main_pid: None,
+            helper_pid: None,
+            probe_pid: None,
+            outputs: [None, None],
+            last_error: String::new(),
+        }
     }
 
     /// Executes `runtime run --detach` with new pipes; returns the runtime's process id.
@@ -107,13 +120,21 @@ impl Workload {
     /// # Errors
     /// In words, when there is no pipe or no process to be had.
     pub fn start(&mut self) -> Result<i32, String> {
-        fs::create_dir_all(PID_FILES).map_err(|error| format!("cannot make {PID_FILES}: {error}"))?;
+        fs::create_dir_all(PID_FILES)
+            .map_err(|error| format!("cannot make {PID_FILES}: {error}"))?;
         let _ = fs::remove_file(self.pid_file());
         let explain = |error: io::Error| format!("cannot make its output pipes: {error}");
         let (out, out_write) = Output::open().map_err(explain)?;
         let (error, error_write) = Output::open().map_err(explain)?;
         let pid = runtime_command()
-            .args(["run", "--detach", "--bundle", &self.spec.bundle, "--pid-file", &self.pid_file()])
+            .args([
+                "run",
+                "--detach",
+                "--bundle",
+                &self.spec.bundle,
+                "--pid-file",
+                &self.pid_file(),
+            ])
             .arg(&self.spec.name)
             .stdout(out_write)
             .stderr(error_write)
@@ -132,7 +153,10 @@ impl Workload {
     /// When it cannot be executed.
     pub fn clean(&mut self) -> io::Result<i32> {
         let mut command = runtime_command();
-        command.args(["delete", "--force", &self.spec.name]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["delete", "--force", &self.spec.name])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let pid = process_id(command.spawn()?.id());
         self.helper_pid = Some(pid);
         Ok(pid)
@@ -143,9 +167,15 @@ impl Workload {
     /// # Errors
     /// When it cannot be executed.
     pub fn start_probe(&mut self, kind: ProbeKind) -> io::Result<i32> {
-        let arguments = probe::arguments(kind, &self.spec.readiness).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut command = Command::new(INIT_PATH);
-        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let arguments =
+            probe::arguments(kind, &self.spec.readiness).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(SELF);
+        command
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let pid = process_id(command.spawn()?.id());
         self.probe_pid = Some(pid);
         Ok(pid)
@@ -157,7 +187,8 @@ impl Workload {
     /// In words, when there is none.
     pub fn read_pid(&self) -> Result<i32, String> {
         let path = self.pid_file();
-        let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
         let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 1);
         pid.ok_or_else(|| format!("{path} holds no process id: {:?}", text.trim()))
     }
@@ -171,7 +202,10 @@ impl Workload {
 
     /// Kills everything in its cgroup, and the first process in any case.
     pub fn kill(&self) {
-        let _ = fs::write(format!("{WORKLOADS_CGROUP}/{}/cgroup.kill", self.spec.name), "1");
+        let _ = fs::write(
+            format!("{WORKLOADS_CGROUP}/{}/cgroup.kill", self.spec.name),
+            "1",
+        );
         self.signal(libc::SIGKILL);
     }
 
@@ -228,7 +262,11 @@ impl Workload {
 
 fn runtime_command() -> Command {
     let mut command = Command::new(RUNTIME);
-    command.args(["--root", RUNTIME_STATE]).env_clear().env("PATH", "/usr/lib/coracle").stdin(Stdio::null());
+    command
+        .args(["--root", RUNTIME_STATE])
+        .env_clear()
+        .env("PATH", "/usr/lib/coracle")
+        .stdin(Stdio::null());
     command
 }
 

@@ -52,12 +52,27 @@ impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bound(lease) => {
-                let gateway = lease.gateway.map_or_else(|| "-".to_owned(), |gateway| gateway.to_string());
+                let gateway = lease
+                    .gateway
+                    .map_or_else(|| "-".to_owned(), |gateway| gateway.to_string());
                 let dns: Vec<String> = lease.dns.iter().map(Ipv4Addr::to_string).collect();
-                let dns = if dns.is_empty() { "-".to_owned() } else { dns.join(",") };
+                let dns = if dns.is_empty() {
+                    "-".to_owned()
+                } else {
+                    dns.join(",")
+                };
                 let domain = lease.domain.as_deref().unwrap_or("-");
-                let Lease { device, address, prefix, seconds, .. } = lease;
-                write!(f, "bound {device} {address} {prefix} {gateway} {dns} {domain} {seconds}")
+                let Lease {
+                    device,
+                    address,
+                    prefix,
+                    seconds,
+                    ..
+                } = lease;
+                write!(
+                    f,
+                    "bound {device} {address} {prefix} {gateway} {dns} {domain} {seconds}"
+                )
             }
             Self::Lost => write!(f, "lost"),
             Self::Note(text) => write!(f, "note {text}"),
@@ -81,10 +96,18 @@ impl Message {
 
 fn parse_lease(text: &str) -> Option<Lease> {
     let fields: Vec<&str> = text.split(' ').collect();
-    let [device, address, prefix, gateway, dns, domain, seconds] = fields[..] else { return None };
+    let [device, address, prefix, gateway, dns, domain, seconds] = fields[..] else {
+        return None;
+    };
     let set = |field: &'static str| move |text: &&str| *text != field;
-    let gateway = Some(gateway).filter(set("-")).map(str::parse).transpose().ok()?;
-    let servers = Some(dns).filter(set("-")).map_or_else(Vec::new, |dns| dns.split(',').map(str::parse).collect());
+    let gateway = Some(gateway)
+        .filter(set("-"))
+        .map(str::parse)
+        .transpose()
+        .ok()?;
+    let servers = Some(dns)
+        .filter(set("-"))
+        .map_or_else(Vec::new, |dns| dns.split(',').map(str::parse).collect());
     Some(Lease {
         device: device.to_owned(),
         address: address.parse().ok()?,
@@ -111,11 +134,22 @@ mod tests {
             domain: Some("example.org".to_owned()),
             seconds: 86_400,
         };
-        let bare = Lease { gateway: None, dns: Vec::new(), domain: None, ..lease.clone() };
-        assert_eq!(lease.describe(), "eth0 10.0.2.15/24 gateway 10.0.2.2 dns 10.0.2.3 dns 1.1.1.1");
-        for message in
-            [Message::Bound(lease), Message::Bound(bare), Message::Lost, Message::Note("no carrier".to_owned())]
-        {
+        let bare = Lease {
+            gateway: None,
+            dns: Vec::new(),
+            domain: None,
+            ..lease.clone()
+        };
+        assert_eq!(
+            lease.describe(),
+            "eth0 10.0.2.15/24 gateway 10.0.2.2 dns 10.0.2.3 dns 1.1.1.1"
+        );
+        for message in [
+            Message::Bound(lease),
+            Message::Bound(bare),
+            Message::Lost,
+            Message::Note("no carrier".to_owned()),
+        ] {
             assert_eq!(Message::parse(&message.to_string()), Some(message));
         }
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use config::boot::{BootInterface, BootSpec};
 use rustix::pipe::PipeFlags;
 
-use crate::INIT_PATH;
+use crate::SELF;
 use crate::console::Console;
 use crate::lines::LineSplitter;
 use crate::supervise::backoff::Backoff;
@@ -61,7 +61,10 @@ impl Network {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             start_at: None,
         };
-        Self { interfaces: spec.interfaces.iter().map(interface).collect(), was_bound: false }
+        Self {
+            interfaces: spec.interfaces.iter().map(interface).collect(),
+            was_bound: false,
+        }
     }
 
     /// How many interfaces the machine has.
@@ -88,9 +91,13 @@ impl Network {
         }
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
-        let mut command = Command::new(INIT_PATH);
+        let mut command = Command::new(SELF);
         command.arg("dhcp").args(&interface.spec.device);
-        command.env_clear().stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(write)
+            .stderr(Stdio::null());
         let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
         interface.pipe = Some(read);
         interface.splitter = LineSplitter::default();
@@ -106,7 +113,9 @@ impl Network {
 
     /// Takes what the child told.
     pub fn read(&mut self, index: usize, console: &mut Console) {
-        let Some(interface) = self.interfaces.get_mut(index) else { return };
+        let Some(interface) = self.interfaces.get_mut(index) else {
+            return;
+        };
         let Some(pipe) = &interface.pipe else { return };
         let mut buffer = [0_u8; 4096];
         let size = match rustix::io::read(pipe, &mut buffer) {
@@ -119,7 +128,9 @@ impl Network {
             return;
         }
         let mut messages = Vec::new();
-        interface.splitter.push(&buffer[..size], |line| messages.push(Message::parse(line)));
+        interface
+            .splitter
+            .push(&buffer[..size], |line| messages.push(Message::parse(line)));
         for message in messages.into_iter().flatten() {
             self.on_message(index, message, console);
         }
@@ -149,7 +160,11 @@ impl Network {
     }
 
     fn write_resolv_conf(&self, console: &mut Console) {
-        let leases: Vec<&Lease> = self.interfaces.iter().filter_map(|interface| interface.lease.as_ref()).collect();
+        let leases: Vec<&Lease> = self
+            .interfaces
+            .iter()
+            .filter_map(|interface| interface.lease.as_ref())
+            .collect();
         if let Err(error) = overwrite(RESOLV_CONF, &resolv_conf(&leases)) {
             console.say(format_args!("cannot write {RESOLV_CONF}: {error}"));
         }
@@ -162,13 +177,19 @@ impl Network {
         let delay = interface.backoff.next_delay();
         interface.start_at = Some(now + delay);
         let label = &interface.spec.label;
-        console.say(format_args!("network {label}: DHCP ended; restarting in {} s", delay.as_secs_f64()));
+        console.say(format_args!(
+            "network {label}: DHCP ended; restarting in {} s",
+            delay.as_secs_f64()
+        ));
     }
 
     /// When [`Network::due`] will have something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.interfaces.iter().filter_map(|interface| interface.start_at).min()
+        self.interfaces
+            .iter()
+            .filter_map(|interface| interface.start_at)
+            .min()
     }
 
     /// The interfaces whose child is to be started now.
@@ -180,7 +201,11 @@ impl Network {
 
     /// Stops the children.
     pub fn stop(&mut self) {
-        for pid in self.interfaces.iter_mut().filter_map(|interface| interface.child.take()) {
+        for pid in self
+            .interfaces
+            .iter_mut()
+            .filter_map(|interface| interface.child.take())
+        {
             let _ = sys::kill(pid, libc::SIGTERM);
         }
     }
@@ -193,13 +218,20 @@ impl Network {
 pub fn prepare_files(hostname: &str) -> io::Result<()> {
     fs::create_dir_all(FILES)?;
     overwrite(RESOLV_CONF, "")?;
-    let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n");
+    let hosts = format!(
+        "127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
+    );
     overwrite(HOSTS, &hosts)
 }
 
 /// Writes in place: workloads have this very file mounted, so it must never be replaced by another.
 fn overwrite(path: &str, text: &str) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?.write_all(text.as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 /// resolv.conf(5) takes three name servers.
@@ -240,12 +272,19 @@ mod tests {
     #[test]
     fn a_file_is_overwritten_in_place() {
         use std::os::unix::fs::MetadataExt;
-        let path = std::env::temp_dir().join(format!("coracle-init-overwrite-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("coracle-init-overwrite-{}", std::process::id()));
         let path = path.to_str().unwrap();
         overwrite(path, "a longer text").unwrap();
         let inode = fs::metadata(path).unwrap().ino();
         overwrite(path, "short").unwrap();
-        assert_eq!((fs::metadata(path).unwrap().ino(), fs::read_to_string(path).unwrap()), (inode, "short".into()));
+        assert_eq!(
+            (
+                fs::metadata(path).unwrap().ino(),
+                fs::read_to_string(path).unwrap()
+            ),
+            (inode, "short".into())
+        );
         fs::remove_file(path).unwrap();
     }
 }

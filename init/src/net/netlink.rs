@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 use rustix::time::Timespec;
 
 const ERROR: u16 = 2;
@@ -67,8 +69,16 @@ impl Netlink {
     /// # Errors
     /// When the kernel has no such socket.
     pub fn open() -> io::Result<Self> {
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        Ok(Self { socket, sequence: 0 })
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Sets a link up.
@@ -87,7 +97,13 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn set_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8, seconds: u32) -> io::Result<()> {
+    pub fn set_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+        seconds: u32,
+    ) -> io::Result<()> {
         let mut body = address_body(index, address, prefix);
         let broadcast = broadcast_of(address, prefix);
         if prefix < 31 {
@@ -113,7 +129,11 @@ impl Netlink {
     /// # Errors
     /// What the kernel answers.
     pub fn set_route(&mut self, index: u32, route: &Route, source: Ipv4Addr) -> io::Result<()> {
-        self.request(NEW_ROUTE, CREATE | REPLACE, &route_body(index, route, source))
+        self.request(
+            NEW_ROUTE,
+            CREATE | REPLACE,
+            &route_body(index, route, source),
+        )
     }
 
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
@@ -168,8 +188,21 @@ fn route_body(index: u32, route: &Route, source: Ipv4Addr) -> Vec<u8> {
     const UNICAST: u8 = 1;
     const LINK_SCOPE: u8 = 253;
     const ON_LINK: u32 = 4;
-    let scope = if route.gateway.is_some() { 0 } else { LINK_SCOPE };
-    let mut body = vec![FAMILY, route.prefix, 0, 0, MAIN_TABLE, BY_DHCP, scope, UNICAST];
+    let scope = if route.gateway.is_some() {
+        0
+    } else {
+        LINK_SCOPE
+    };
+    let mut body = vec![
+        FAMILY,
+        route.prefix,
+        0,
+        0,
+        MAIN_TABLE,
+        BY_DHCP,
+        scope,
+        UNICAST,
+    ];
     body.extend(if route.on_link { ON_LINK } else { 0 }.to_ne_bytes());
     if route.prefix > 0 {
         push_attribute(&mut body, 1, &route.destination.octets());
@@ -213,7 +246,10 @@ impl LinkMonitor {
 
     /// Waits for the next change, at most for `limit`.
     pub fn wait(&self, limit: Duration) {
-        let timeout = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        let timeout = Timespec {
+            tv_sec: limit.as_secs().cast_signed(),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
         let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout));
         let mut buffer = [0_u8; 8192];
         while recv(&self.0, &mut buffer[..], RecvFlags::empty()).is_ok() {}
@@ -240,7 +276,9 @@ impl Link {
         }
         let names = fs::read_dir("/sys/class/net").ok()?;
         let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| Self::read(&name)).min_by_key(|link| link.index)
+        names
+            .filter_map(|name| Self::read(&name))
+            .min_by_key(|link| link.index)
     }
 
     /// `None` for what is not Ethernet (the loopback interface is not).
@@ -249,7 +287,11 @@ impl Link {
         let is_ethernet = file("type")?.trim() == "1";
         let index = file("ifindex")?.trim().parse().ok()?;
         let hardware_address = parse_hardware_address(file("address")?.trim())?;
-        is_ethernet.then(|| Self { name: name.to_owned(), index, hardware_address })
+        is_ethernet.then(|| Self {
+            name: name.to_owned(),
+            index,
+            hardware_address,
+        })
     }
 
     /// The link is up and has a carrier.
@@ -261,7 +303,11 @@ impl Link {
 }
 
 fn parse_hardware_address(text: &str) -> Option<[u8; 6]> {
-    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>().ok()?;
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()
+        .ok()?;
     bytes.try_into().ok()
 }
 
@@ -279,9 +325,15 @@ mod tests {
 
     #[test]
     fn answers_are_matched_by_sequence_and_truncated_ones_ignored() {
-        let answer = |kind: u16, sequence: u32, code: i32| encode(kind, 0, sequence, &code.to_ne_bytes());
-        assert!(matches!(acknowledgement(&answer(ERROR, 3, 0), 3), Some(Ok(()))));
-        let refused = acknowledgement(&answer(ERROR, 3, -19), 3).unwrap().unwrap_err();
+        let answer =
+            |kind: u16, sequence: u32, code: i32| encode(kind, 0, sequence, &code.to_ne_bytes());
+        assert!(matches!(
+            acknowledgement(&answer(ERROR, 3, 0), 3),
+            Some(Ok(()))
+        ));
+        let refused = acknowledgement(&answer(ERROR, 3, -19), 3)
+            .unwrap()
+            .unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(19));
         assert!(acknowledgement(&answer(ERROR, 2, 0), 3).is_none());
         assert!(acknowledgement(&answer(NEW_LINK, 3, 0), 3).is_none());
@@ -291,7 +343,12 @@ mod tests {
     #[test]
     fn a_default_route_names_no_destination() {
         let gateway = Some(Ipv4Addr::new(10, 0, 2, 2));
-        let route = Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway, on_link: true };
+        let route = Route {
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+            gateway,
+            on_link: true,
+        };
         let body = route_body(2, &route, Ipv4Addr::new(10, 0, 2, 15));
         assert_eq!(body[..12], [2, 0, 0, 0, 254, 16, 0, 1, 4, 0, 0, 0]);
         assert_eq!(body[12..20], [8, 0, 4, 0, 2, 0, 0, 0]);
@@ -301,15 +358,28 @@ mod tests {
     #[test]
     fn broadcast_addresses_fill_the_host_bits() {
         let address = Ipv4Addr::new(10, 1, 2, 3);
-        for (prefix, last) in [(24, [10, 1, 2, 255]), (0, [255; 4]), (32, [10, 1, 2, 3]), (20, [10, 1, 15, 255])] {
+        for (prefix, last) in [
+            (24, [10, 1, 2, 255]),
+            (0, [255; 4]),
+            (32, [10, 1, 2, 3]),
+            (20, [10, 1, 15, 255]),
+        ] {
             assert_eq!(broadcast_of(address, prefix), Ipv4Addr::from(last));
         }
     }
 
     #[test]
     fn hardware_addresses_are_six_bytes() {
-        assert_eq!(parse_hardware_address("52:54:00:12:34:56"), Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
-        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "zz:54:00:12:34:56"] {
+        assert_eq!(
+            parse_hardware_address("52:54:00:12:34:56"),
+            Some([0x52, 0x54, 0, 0x12, 0x34, 0x56])
+        );
+        for bad in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "zz:54:00:12:34:56",
+        ] {
             assert_eq!(parse_hardware_address(bad), None);
         }
     }

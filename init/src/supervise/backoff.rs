@@ -14,7 +14,11 @@ impl Backoff {
     /// The first delay, and the longest.
     #[must_use]
     pub const fn new(first: Duration, ceiling: Duration) -> Self {
-        Self { first, ceiling, next: first }
+        Self {
+            first,
+            ceiling,
+            next: first,
+        }
     }
 
     /// The delay before this try; the one after it is twice as long.
@@ -38,7 +42,10 @@ mod tests {
     fn delays_double_to_the_ceiling_and_begin_again() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let delays: Vec<_> = (0..9).map(|_| backoff.next_delay().as_millis()).collect();
-        assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(
+            delays,
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
         backoff.reset();
         assert_eq!(backoff.next_delay().as_millis(), 100);
     }

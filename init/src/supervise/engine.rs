@@ -13,7 +13,8 @@
 //! # Transitions
 //! - Waiting → Starting: all that it comes after have been ready at least once. A later failure of one of them
 //!   does not stop it.
-//! - Starting → Running: `Started`. Starting → Cleaning: `StartFailed`, counted as a failure.
+//! - Starting → Running: `Started`. Starting → Cleaning: `StartFailed`, counted as a failure. Starting → Down:
+//!   `CannotStart`, whatever the restart policy.
 //! - Running → Cleaning: `Exited`. Running → Stopping: [`FAILED_CHECKS`] checks in a row failed and the policy
 //!   is not `never`, or the machine stops and all that come after it are down.
 //! - Stopping → Cleaning: `Exited`.
@@ -50,11 +51,22 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    Starting { deadline: Option<Duration> },
+    Starting {
+        deadline: Option<Duration>,
+    },
     Running(Run),
-    Stopping { deadline: Duration, killed: bool },
-    Cleaning { deadline: Option<Duration>, next: Next, ended: Duration },
-    BackingOff { until: Duration },
+    Stopping {
+        deadline: Duration,
+        killed: bool,
+    },
+    Cleaning {
+        deadline: Option<Duration>,
+        next: Next,
+        ended: Duration,
+    },
+    BackingOff {
+        until: Duration,
+    },
     Down,
 }
 
@@ -94,7 +106,9 @@ pub struct Engine {
 impl Workload {
     fn new(id: Id, spec: &BootWorkload, all: &[BootWorkload]) -> Self {
         // Only earlier workloads count: so no cycle, whatever the file says, can keep one from starting.
-        let after = (0..id).filter(|&earlier| spec.after.contains(&all[earlier].name)).collect();
+        let after = (0..id)
+            .filter(|&earlier| spec.after.contains(&all[earlier].name))
+            .collect();
         Self {
             after,
             has_probe: spec.readiness != Readiness::Started,
@@ -131,8 +145,17 @@ impl Engine {
     /// Nothing runs before [`Event::Begin`].
     #[must_use]
     pub fn new(specs: &[BootWorkload]) -> Self {
-        let workloads = specs.iter().enumerate().map(|(id, spec)| Workload::new(id, spec, specs)).collect();
-        Self { workloads, shutting_down: false, all_ready_told: false, all_stopped: false }
+        let workloads = specs
+            .iter()
+            .enumerate()
+            .map(|(id, spec)| Workload::new(id, spec, specs))
+            .collect();
+        Self {
+            workloads,
+            shutting_down: false,
+            all_ready_told: false,
+            all_stopped: false,
+        }
     }
 
     /// When the engine wants an [`Event::Tick`], if nothing happens before.
@@ -149,6 +172,7 @@ impl Engine {
             Event::Tick => {}
             Event::Started(id) => self.on_started(id, now, &mut actions),
             Event::StartFailed(id, reason) => self.on_start_failed(id, reason, now, &mut actions),
+            Event::CannotStart(id, reason) => self.on_cannot_start(id, reason, &mut actions),
             Event::Exited(id, exit) => self.on_exited(id, exit, now, &mut actions),
             Event::Cleaned(id) => self.on_cleaned(id, &mut actions),
             Event::Probed(id, result) => self.on_probed(id, &result, now, &mut actions),
@@ -166,7 +190,13 @@ impl Engine {
     /// The workload's command runs and it answers.
     #[cfg(test)]
     fn is_ready(&self, id: Id) -> bool {
-        matches!(self.workloads[id].state, State::Running(Run { ready_since: Some(_), .. }))
+        matches!(
+            self.workloads[id].state,
+            State::Running(Run {
+                ready_since: Some(_),
+                ..
+            })
+        )
     }
 
     fn start_waiting(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -175,7 +205,10 @@ impl Engine {
         }
         for id in 0..self.workloads.len() {
             let workload = &self.workloads[id];
-            let free = workload.after.iter().all(|&before| self.workloads[before].was_ready);
+            let free = workload
+                .after
+                .iter()
+                .all(|&before| self.workloads[before].was_ready);
             if workload.state == State::Waiting && free {
                 self.start(id, now, actions);
             }
@@ -187,7 +220,9 @@ impl Engine {
     }
 
     fn start(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
-        self.workloads[id].state = State::Starting { deadline: Some(now + START_LIMIT) };
+        self.workloads[id].state = State::Starting {
+            deadline: Some(now + START_LIMIT),
+        };
         actions.push(Action::Start(id));
     }
 
@@ -215,7 +250,9 @@ impl Engine {
 
     fn become_ready(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         let workload = &mut self.workloads[id];
-        let State::Running(run) = &mut workload.state else { return };
+        let State::Running(run) = &mut workload.state else {
+            return;
+        };
         run.ready_since = Some(now);
         run.tell_slow = None;
         run.failures = 0;
@@ -225,9 +262,28 @@ impl Engine {
         self.start_waiting(now, actions);
     }
 
-    fn on_start_failed(&mut self, id: Id, reason: String, now: Duration, actions: &mut Vec<Action>) {
+    fn on_start_failed(
+        &mut self,
+        id: Id,
+        reason: String,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         if matches!(self.workloads[id].state, State::Starting { .. }) {
             self.end(id, Cause::StartFailed(reason), now, actions);
+        }
+    }
+
+    fn on_cannot_start(&mut self, id: Id, reason: String, actions: &mut Vec<Action>) {
+        let workload = &mut self.workloads[id];
+        if matches!(workload.state, State::Starting { .. }) {
+            workload.state = State::Down;
+            actions.push(Action::Tell(Notice::Ended(
+                id,
+                Cause::StartFailed(reason),
+                Next::Down,
+            )));
+            self.tell_blocked(id, actions);
         }
     }
 
@@ -235,7 +291,10 @@ impl Engine {
         match self.workloads[id].state {
             State::Running(run) => {
                 self.stop_probe(id, actions);
-                if run.ready_since.is_some_and(|since| now.saturating_sub(since) >= HEALTHY_SPELL) {
+                if run
+                    .ready_since
+                    .is_some_and(|since| now.saturating_sub(since) >= HEALTHY_SPELL)
+                {
                     self.workloads[id].backoff.reset();
                 }
                 self.end(id, Cause::Exited(exit), now, actions);
@@ -255,16 +314,31 @@ impl Engine {
         self.end_with(id, cause, again, now, actions);
     }
 
-    fn end_with(&mut self, id: Id, cause: Cause, again: bool, now: Duration, actions: &mut Vec<Action>) {
+    fn end_with(
+        &mut self,
+        id: Id,
+        cause: Cause,
+        again: bool,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let shutting_down = self.shutting_down;
         let workload = &mut self.workloads[id];
-        let next = if again && !shutting_down { Next::Restart(workload.backoff.next_delay()) } else { Next::Down };
+        let next = if again && !shutting_down {
+            Next::Restart(workload.backoff.next_delay())
+        } else {
+            Next::Down
+        };
         actions.push(Action::Tell(Notice::Ended(id, cause, next)));
         if shutting_down {
             workload.state = State::Down;
             return;
         }
-        workload.state = State::Cleaning { deadline: Some(now + START_LIMIT), next, ended: now };
+        workload.state = State::Cleaning {
+            deadline: Some(now + START_LIMIT),
+            next,
+            ended: now,
+        };
         actions.push(Action::Clean(id));
         if next == Next::Down && !workload.was_ready {
             self.tell_blocked(id, actions);
@@ -272,7 +346,8 @@ impl Engine {
     }
 
     fn tell_blocked(&self, id: Id, actions: &mut Vec<Action>) {
-        let blocked = |workload: &Workload| workload.state == State::Waiting && workload.after.contains(&id);
+        let blocked =
+            |workload: &Workload| workload.state == State::Waiting && workload.after.contains(&id);
         let waiting = (0..self.workloads.len()).filter(|&other| blocked(&self.workloads[other]));
         actions.extend(waiting.map(|other| Action::Tell(Notice::Blocked(other, id))));
     }
@@ -282,15 +357,25 @@ impl Engine {
         if let State::Cleaning { next, ended, .. } = workload.state {
             workload.state = match next {
                 // What the removal took counts as waiting.
-                Next::Restart(delay) => State::BackingOff { until: ended + delay },
+                Next::Restart(delay) => State::BackingOff {
+                    until: ended + delay,
+                },
                 Next::Down => State::Down,
             };
         }
     }
 
-    fn on_probed(&mut self, id: Id, result: &ProbeResult, now: Duration, actions: &mut Vec<Action>) {
+    fn on_probed(
+        &mut self,
+        id: Id,
+        result: &ProbeResult,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let workload = &mut self.workloads[id];
-        let State::Running(run) = &mut workload.state else { return };
+        let State::Running(run) = &mut workload.state else {
+            return;
+        };
         if !run.probing || self.shutting_down {
             return;
         }
@@ -302,13 +387,17 @@ impl Engine {
                 run.next_probe = next_check(true, workload.interval, now);
             }
             (ProbeResult::Failed, Some(_)) => self.count_failure(id, now, actions),
-            (ProbeResult::Lost, _) | (ProbeResult::Failed, None) => run.next_probe = Some(now + LOST_PROBE_DELAY),
+            (ProbeResult::Lost, _) | (ProbeResult::Failed, None) => {
+                run.next_probe = Some(now + LOST_PROBE_DELAY)
+            }
         }
     }
 
     fn count_failure(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         let workload = &mut self.workloads[id];
-        let State::Running(run) = &mut workload.state else { return };
+        let State::Running(run) = &mut workload.state else {
+            return;
+        };
         run.failures += 1;
         run.next_probe = next_check(true, workload.interval, now);
         actions.push(Action::Tell(Notice::CheckFailed(id, run.failures)));
@@ -331,12 +420,18 @@ impl Engine {
     fn stop(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         self.stop_probe(id, actions);
         let workload = &mut self.workloads[id];
-        workload.state = State::Stopping { deadline: now + workload.stop_timeout, killed: false };
+        workload.state = State::Stopping {
+            deadline: now + workload.stop_timeout,
+            killed: false,
+        };
         actions.push(Action::Signal(id, workload.stop_signal));
     }
 
     fn check_deadline(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
-        if self.workloads[id].deadline().is_none_or(|deadline| deadline > now) {
+        if self.workloads[id]
+            .deadline()
+            .is_none_or(|deadline| deadline > now)
+        {
             return;
         }
         match &mut self.workloads[id].state {
@@ -357,8 +452,14 @@ impl Engine {
 
     fn kill(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         let shutting_down = self.shutting_down;
-        let State::Stopping { deadline, killed } = &mut self.workloads[id].state else { return };
-        let notice = if *killed { Notice::Unkillable(id) } else { Notice::Killing(id) };
+        let State::Stopping { deadline, killed } = &mut self.workloads[id].state else {
+            return;
+        };
+        let notice = if *killed {
+            Notice::Unkillable(id)
+        } else {
+            Notice::Killing(id)
+        };
         actions.push(Action::Tell(notice));
         if *killed && shutting_down {
             self.workloads[id].state = State::Down;
@@ -374,7 +475,10 @@ impl Engine {
         for id in 0..self.workloads.len() {
             self.stop_probe(id, actions);
             let state = &mut self.workloads[id].state;
-            if matches!(state, State::Waiting | State::Cleaning { .. } | State::BackingOff { .. }) {
+            if matches!(
+                state,
+                State::Waiting | State::Cleaning { .. } | State::BackingOff { .. }
+            ) {
                 *state = State::Down;
             }
         }
@@ -383,13 +487,19 @@ impl Engine {
     /// Stops each running workload that none which is still up comes after.
     fn go_on_stopping(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for id in (0..self.workloads.len()).rev() {
-            let needs_it = |other: &Workload| other.state != State::Down && other.after.contains(&id);
+            let needs_it =
+                |other: &Workload| other.state != State::Down && other.after.contains(&id);
             let needed = self.workloads.iter().any(needs_it);
             if matches!(self.workloads[id].state, State::Running(_)) && !needed {
                 self.stop(id, now, actions);
             }
         }
-        if !self.all_stopped && self.workloads.iter().all(|workload| workload.state == State::Down) {
+        if !self.all_stopped
+            && self
+                .workloads
+                .iter()
+                .all(|workload| workload.state == State::Down)
+        {
             self.all_stopped = true;
             actions.push(Action::AllStopped);
         }
@@ -404,12 +514,19 @@ fn next_check(has_probe: bool, interval: Duration, now: Duration) -> Option<Dura
 fn check_run(id: Id, run: &mut Run, now: Duration, actions: &mut Vec<Action>) {
     if run.tell_slow.is_some_and(|at| at <= now) {
         run.tell_slow = None;
-        actions.push(Action::Tell(Notice::Slow(id, now.saturating_sub(run.since))));
+        actions.push(Action::Tell(Notice::Slow(
+            id,
+            now.saturating_sub(run.since),
+        )));
     }
     if run.next_probe.is_some_and(|at| at <= now) {
         run.next_probe = None;
         run.probing = true;
-        let kind = if run.ready_since.is_some() { ProbeKind::Once } else { ProbeKind::UntilReady };
+        let kind = if run.ready_since.is_some() {
+            ProbeKind::Once
+        } else {
+            ProbeKind::UntilReady
+        };
         actions.push(Action::Probe(id, kind));
     }
 }

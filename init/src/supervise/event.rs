@@ -38,6 +38,8 @@ pub enum Event {
     Started(Id),
     /// The workload could not be started, for this reason.
     StartFailed(Id, String),
+    /// The workload can not be started in this boot, for this reason; trying again is in vain.
+    CannotStart(Id, String),
     /// The workload's first process ended.
     Exited(Id, Exit),
     /// The runtime removed what was left of the container (or could not: it is tried again at the next start).
@@ -60,7 +62,7 @@ pub enum ProbeKind {
 /// Something to do. Every action but [`Action::Tell`] and the signals is answered by an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Run the runtime; answered by `Started` or `StartFailed`.
+    /// Run the runtime; answered by `Started`, `StartFailed` or `CannotStart`.
     Start(Id),
     /// The runtime takes too long: kill it; `StartFailed` follows.
     AbortStart(Id),

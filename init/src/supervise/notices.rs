@@ -11,17 +11,35 @@ pub fn describe<'a>(notice: &Notice, name: impl Fn(usize) -> &'a str) -> String 
         Notice::Ready(id) => format!("workload {} ready", name(*id)),
         Notice::AllReady => "stage ready".to_owned(),
         Notice::Slow(id, after) => {
-            format!("workload {} is not ready after {} s; still trying", name(*id), after.as_secs())
+            format!(
+                "workload {} is not ready after {} s; still trying",
+                name(*id),
+                after.as_secs()
+            )
         }
         Notice::Ended(id, cause, next) => {
-            format!("workload {} {}; {}", name(*id), describe_cause(cause), describe_next(*next))
+            format!(
+                "workload {} {}; {}",
+                name(*id),
+                describe_cause(cause),
+                describe_next(*next)
+            )
         }
-        Notice::CheckFailed(id, count) => format!("workload {} failed a check ({count} in a row)", name(*id)),
-        Notice::Unhealthy(id) => format!("workload {} is unhealthy: stopping it to start it again", name(*id)),
+        Notice::CheckFailed(id, count) => {
+            format!("workload {} failed a check ({count} in a row)", name(*id))
+        }
+        Notice::Unhealthy(id) => format!(
+            "workload {} is unhealthy: stopping it to start it again",
+            name(*id)
+        ),
         Notice::Killing(id) => format!("workload {} did not stop in time: killing it", name(*id)),
         Notice::Unkillable(id) => format!("workload {} does not even end by SIGKILL", name(*id)),
         Notice::Blocked(id, before) => {
-            format!("workload {} does not start: {} ended without having been ready", name(*id), name(*before))
+            format!(
+                "workload {} does not start: {} ended without having been ready",
+                name(*id),
+                name(*before)
+            )
         }
         Notice::Stopped(id) => format!("workload {} stopped", name(*id)),
     }
@@ -64,7 +82,11 @@ mod tests {
                 "workload web exited with status 3; restarting in 0.1 s",
             ),
             (
-                Notice::Ended(0, Cause::Exited(Exit::Signal(9)), Next::Restart(Duration::from_secs(10))),
+                Notice::Ended(
+                    0,
+                    Cause::Exited(Exit::Signal(9)),
+                    Next::Restart(Duration::from_secs(10)),
+                ),
                 "workload web killed by signal 9; restarting in 10 s",
             ),
             (

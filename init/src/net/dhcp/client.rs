@@ -35,9 +35,19 @@ pub enum Output {
 
 #[derive(Debug)]
 enum State {
-    Selecting { tries: u32, next: Duration },
-    Requesting { offer: Grant, tries: u32, next: Duration },
-    Bound { lease: Held, next: Option<Duration> },
+    Selecting {
+        tries: u32,
+        next: Duration,
+    },
+    Requesting {
+        offer: Grant,
+        tries: u32,
+        next: Duration,
+    },
+    Bound {
+        lease: Held,
+        next: Option<Duration>,
+    },
 }
 
 /// A granted lease with its absolute times.
@@ -60,7 +70,13 @@ impl Client {
     /// Begins at `now`; `seed` is random, so that machines that start together do not ask together for ever.
     #[must_use]
     pub const fn new(now: Duration, seed: u32) -> Self {
-        Self { state: State::Selecting { tries: 0, next: now }, seed }
+        Self {
+            state: State::Selecting {
+                tries: 0,
+                next: now,
+            },
+            seed,
+        }
     }
 
     /// When [`Client::tick`] has something to do.
@@ -88,7 +104,10 @@ impl Client {
             State::Requesting { offer, tries, next } => {
                 *next = now + retry_delay(*tries, jitter);
                 *tries += 1;
-                vec![Output::Broadcast(Request::Select { address: offer.address, server: offer.server })]
+                vec![Output::Broadcast(Request::Select {
+                    address: offer.address,
+                    server: offer.server,
+                })]
             }
             State::Bound { lease, next } => match lease.extend(now) {
                 Some((output, at)) => {
@@ -104,13 +123,19 @@ impl Client {
     pub fn receive(&mut self, reply: Reply, now: Duration) -> Vec<Output> {
         match (&self.state, reply) {
             (State::Selecting { .. }, Reply::Offer(offer)) => {
-                self.state = State::Requesting { offer, tries: 0, next: now };
+                self.state = State::Requesting {
+                    offer,
+                    tries: 0,
+                    next: now,
+                };
                 self.tick(now)
             }
             (State::Requesting { .. }, Reply::Acknowledge(grant)) => self.bind(grant, now),
             (State::Requesting { .. }, Reply::Refuse) => self.select(now),
             (State::Bound { lease, .. }, reply) if lease.is_extending(now) => match reply {
-                Reply::Acknowledge(grant) if grant.address == lease.grant.address => self.bind(grant, now),
+                Reply::Acknowledge(grant) if grant.address == lease.grant.address => {
+                    self.bind(grant, now)
+                }
                 Reply::Refuse => self.lose(now),
                 _ => Vec::new(),
             },
@@ -139,7 +164,10 @@ impl Client {
 
     /// 0 to 2 seconds.
     fn jitter(&mut self) -> Duration {
-        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.seed = self
+            .seed
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
         Duration::from_millis(u64::from(self.seed >> 16) % 2_000)
     }
 }
@@ -148,8 +176,14 @@ impl Held {
     fn new(grant: Grant, now: Duration) -> Self {
         let seconds = grant.seconds;
         let times = (seconds != INFINITE).then(|| {
-            let rebinding = grant.rebinding.filter(|&at| at > 0 && at < seconds).unwrap_or(seconds / 8 * 7);
-            let renewal = grant.renewal.filter(|&at| at > 0 && at < rebinding).unwrap_or(seconds / 2);
+            let rebinding = grant
+                .rebinding
+                .filter(|&at| at > 0 && at < seconds)
+                .unwrap_or(seconds / 8 * 7);
+            let renewal = grant
+                .renewal
+                .filter(|&at| at > 0 && at < rebinding)
+                .unwrap_or(seconds / 2);
             let at = |seconds: u32| now + Duration::from_secs(u64::from(seconds));
             (at(renewal.min(rebinding)), at(rebinding), at(seconds))
         });
@@ -163,13 +197,21 @@ impl Held {
     /// The request for this time and the time of the next; `None`: the lease is over.
     fn extend(&self, now: Duration) -> Option<(Output, Duration)> {
         let (_, rebinding, end) = self.times?;
-        let request = Request::Extend { address: self.grant.address };
+        let request = Request::Extend {
+            address: self.grant.address,
+        };
         if now >= end {
             None
         } else if now >= rebinding {
-            Some((Output::Broadcast(request), (now + pause(end - now)).min(end)))
+            Some((
+                Output::Broadcast(request),
+                (now + pause(end - now)).min(end),
+            ))
         } else {
-            Some((Output::Unicast(request, self.grant.server), (now + pause(rebinding - now)).min(rebinding)))
+            Some((
+                Output::Unicast(request, self.grant.server),
+                (now + pause(rebinding - now)).min(rebinding),
+            ))
         }
     }
 }
@@ -207,21 +249,35 @@ mod tests {
         let mut client = Client::new(START, 1);
         client.tick(START);
         client.receive(Reply::Offer(grant(seconds)), START);
-        assert_eq!(client.receive(Reply::Acknowledge(grant(seconds)), START), [Output::Bound(grant(seconds))]);
+        assert_eq!(
+            client.receive(Reply::Acknowledge(grant(seconds)), START),
+            [Output::Bound(grant(seconds))]
+        );
         client
     }
 
     fn extend() -> Request {
-        Request::Extend { address: grant(1).address }
+        Request::Extend {
+            address: grant(1).address,
+        }
     }
 
     #[test]
     fn the_good_path_waits_for_nothing() {
         let mut client = Client::new(START, 1);
         assert_eq!(client.tick(START), [Output::Broadcast(Request::Discover)]);
-        let select = Request::Select { address: grant(1).address, server: grant(1).server };
-        assert_eq!(client.receive(Reply::Offer(grant(60)), START), [Output::Broadcast(select)]);
-        assert_eq!(client.receive(Reply::Acknowledge(grant(60)), START), [Output::Bound(grant(60))]);
+        let select = Request::Select {
+            address: grant(1).address,
+            server: grant(1).server,
+        };
+        assert_eq!(
+            client.receive(Reply::Offer(grant(60)), START),
+            [Output::Broadcast(select)]
+        );
+        assert_eq!(
+            client.receive(Reply::Acknowledge(grant(60)), START),
+            [Output::Bound(grant(60))]
+        );
     }
 
     #[test]
@@ -232,7 +288,10 @@ mod tests {
             assert_eq!(client.tick(now), [Output::Broadcast(Request::Discover)]);
             let pause = client.next_deadline().unwrap() - now;
             let middle = Duration::from_secs(seconds);
-            assert!(pause >= middle - Duration::from_secs(1) && pause <= middle + Duration::from_secs(1));
+            assert!(
+                pause >= middle - Duration::from_secs(1)
+                    && pause <= middle + Duration::from_secs(1)
+            );
             assert!(client.tick(now + pause / 2).is_empty());
             now += pause;
         }
@@ -245,10 +304,16 @@ mod tests {
         client.receive(Reply::Offer(grant(60)), START);
         for _ in 1..REQUEST_TRIES {
             let now = client.next_deadline().unwrap();
-            assert!(matches!(client.tick(now)[..], [Output::Broadcast(Request::Select { .. })]));
+            assert!(matches!(
+                client.tick(now)[..],
+                [Output::Broadcast(Request::Select { .. })]
+            ));
         }
         assert_eq!(client.tick(client.next_deadline().unwrap()), []);
-        assert_eq!(client.tick(client.next_deadline().unwrap()), [Output::Broadcast(Request::Discover)]);
+        assert_eq!(
+            client.tick(client.next_deadline().unwrap()),
+            [Output::Broadcast(Request::Discover)]
+        );
     }
 
     #[test]
@@ -265,7 +330,10 @@ mod tests {
         let mut client = bound(800);
         let at = |seconds| START + Duration::from_secs(seconds);
         assert_eq!(client.next_deadline(), Some(at(400)));
-        assert_eq!(client.tick(at(400)), [Output::Unicast(extend(), grant(1).server)]);
+        assert_eq!(
+            client.tick(at(400)),
+            [Output::Unicast(extend(), grant(1).server)]
+        );
         assert_eq!(client.next_deadline(), Some(at(550)));
         client.tick(at(550));
         client.tick(at(625));
@@ -283,7 +351,10 @@ mod tests {
         let mut client = bound(800);
         let at = |seconds| START + Duration::from_secs(seconds);
         client.tick(at(400));
-        assert_eq!(client.receive(Reply::Acknowledge(grant(800)), at(410)), [Output::Bound(grant(800))]);
+        assert_eq!(
+            client.receive(Reply::Acknowledge(grant(800)), at(410)),
+            [Output::Bound(grant(800))]
+        );
         assert_eq!(client.next_deadline(), Some(at(810)));
     }
 
@@ -294,15 +365,29 @@ mod tests {
         assert_eq!(client.receive(Reply::Acknowledge(grant(5)), START), []);
         let renewing = START + Duration::from_secs(400);
         client.tick(renewing);
-        let other = Grant { address: Ipv4Addr::new(10, 0, 2, 99), ..grant(800) };
+        let other = Grant {
+            address: Ipv4Addr::new(10, 0, 2, 99),
+            ..grant(800)
+        };
         assert_eq!(client.receive(Reply::Acknowledge(other), renewing), []);
         assert_eq!(client.receive(Reply::Refuse, renewing), [Output::Lost]);
     }
 
     #[test]
     fn odd_times_of_a_server_are_replaced() {
-        for (renewal, rebinding) in [(Some(0), Some(0)), (Some(900), Some(900)), (Some(700), Some(600))] {
-            let held = Held::new(Grant { renewal, rebinding, ..grant(800) }, START);
+        for (renewal, rebinding) in [
+            (Some(0), Some(0)),
+            (Some(900), Some(900)),
+            (Some(700), Some(600)),
+        ] {
+            let held = Held::new(
+                Grant {
+                    renewal,
+                    rebinding,
+                    ..grant(800)
+                },
+                START,
+            );
             let (first, second, end) = held.times.unwrap();
             assert!(first <= second && second < end, "{renewal:?} {rebinding:?}");
         }

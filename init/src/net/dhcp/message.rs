@@ -138,7 +138,10 @@ pub fn encode(identity: &Identity, request: &Request, seconds: u16) -> Vec<u8> {
 }
 
 fn push_option(message: &mut Vec<u8>, code: u8, value: &[u8]) {
-    message.extend([code, u8::try_from(value.len()).expect("options of init's own are short")]);
+    message.extend([
+        code,
+        u8::try_from(value.len()).expect("options of init's own are short"),
+    ]);
     message.extend(value);
 }
 
@@ -147,7 +150,8 @@ fn push_option(message: &mut Vec<u8>, code: u8, value: &[u8]) {
 pub fn parse(packet: &[u8], identity: &Identity) -> Option<Reply> {
     let fixed = packet.get(..FIXED_SIZE)?;
     let is_answer = fixed[..3] == [2, 1, 6];
-    let is_ours = fixed[4..8] == identity.xid.to_be_bytes() && fixed[28..34] == identity.hardware_address;
+    let is_ours =
+        fixed[4..8] == identity.xid.to_be_bytes() && fixed[28..34] == identity.hardware_address;
     if !is_answer || !is_ours || packet.get(FIXED_SIZE..FIXED_SIZE + 4)? != COOKIE {
         return None;
     }
@@ -168,7 +172,10 @@ impl Options {
     fn parse(packet: &[u8]) -> Option<Self> {
         let mut options = Self(BTreeMap::new());
         options.read_field(packet.get(FIXED_SIZE + 4..)?)?;
-        let overload = options.get(OVERLOAD).and_then(|value| value.first().copied()).unwrap_or(0);
+        let overload = options
+            .get(OVERLOAD)
+            .and_then(|value| value.first().copied())
+            .unwrap_or(0);
         if overload & 1 != 0 {
             options.read_field(&packet[108..236])?;
         }
@@ -205,8 +212,13 @@ impl Options {
 
     fn addresses(&self, code: u8) -> Vec<Ipv4Addr> {
         let bytes = self.get(code).unwrap_or_default();
-        let addresses = bytes.chunks_exact(4).filter_map(|bytes| address_at(bytes, 0));
-        addresses.filter(|address| !address.is_unspecified()).take(8).collect()
+        let addresses = bytes
+            .chunks_exact(4)
+            .filter_map(|bytes| address_at(bytes, 0));
+        addresses
+            .filter(|address| !address.is_unspecified())
+            .take(8)
+            .collect()
     }
 
     fn grant(&self, address: Ipv4Addr) -> Option<Grant> {
@@ -238,7 +250,8 @@ impl Options {
                 _ => 24,
             });
         };
-        (mask.leading_ones() == mask.count_ones()).then(|| u8::try_from(mask.count_ones()).unwrap_or(32))
+        (mask.leading_ones() == mask.count_ones())
+            .then(|| u8::try_from(mask.count_ones()).unwrap_or(32))
     }
 
     /// Classless routes where there are any, else a default route over the first router.
@@ -247,15 +260,22 @@ impl Options {
             Some(bytes) => parse_classless_routes(bytes),
             None => {
                 let router = self.addresses(ROUTER).into_iter().take(1);
-                Some(router.map(|router| (Ipv4Addr::UNSPECIFIED, 0, router)).collect())
+                Some(
+                    router
+                        .map(|router| (Ipv4Addr::UNSPECIFIED, 0, router))
+                        .collect(),
+                )
             }
         }
     }
 
     fn domain(&self) -> Option<String> {
-        let text = std::str::from_utf8(self.get(DOMAIN)?).ok()?.trim_end_matches('\0');
+        let text = std::str::from_utf8(self.get(DOMAIN)?)
+            .ok()?
+            .trim_end_matches('\0');
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-        let valid = (1..=253).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(is_name);
+        let valid =
+            (1..=253).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(is_name);
         valid.then(|| text.to_owned())
     }
 }
@@ -288,7 +308,11 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { xid: 0x0102_0304, hardware_address: [0x52, 0x54, 0, 1, 2, 3], hostname: "web-1".to_owned() }
+        Identity {
+            xid: 0x0102_0304,
+            hardware_address: [0x52, 0x54, 0, 1, 2, 3],
+            hostname: "web-1".to_owned(),
+        }
     }
 
     /// An answer with these options behind the cookie.
@@ -304,8 +328,8 @@ mod tests {
     }
 
     const GOOD: [u8; 36] = [
-        53, 1, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 1, 0x51, 0x80, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 2, 2, 6, 4, 10, 0,
-        2, 3, 0, 0, 255,
+        53, 1, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 1, 0x51, 0x80, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0,
+        2, 2, 6, 4, 10, 0, 2, 3, 0, 0, 255,
     ];
 
     fn granted(options: &[u8]) -> Option<Grant> {
@@ -322,9 +346,18 @@ mod tests {
     #[test]
     fn a_grant_is_read() {
         let grant = granted(&GOOD).unwrap();
-        assert_eq!((grant.address, grant.prefix), (Ipv4Addr::new(10, 0, 2, 15), 24));
-        assert_eq!((grant.server, grant.seconds), (Ipv4Addr::new(10, 0, 2, 2), 86_400));
-        assert_eq!(grant.routes, [(Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 0, 2, 2))]);
+        assert_eq!(
+            (grant.address, grant.prefix),
+            (Ipv4Addr::new(10, 0, 2, 15), 24)
+        );
+        assert_eq!(
+            (grant.server, grant.seconds),
+            (Ipv4Addr::new(10, 0, 2, 2), 86_400)
+        );
+        assert_eq!(
+            grant.routes,
+            [(Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 0, 2, 2))]
+        );
         assert_eq!(grant.dns, [Ipv4Addr::new(10, 0, 2, 3)]);
     }
 
@@ -367,7 +400,9 @@ mod tests {
             &[53, 1, 5, 255],
             &[53, 2, 5, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 0, 0, 60, 255],
             &[53, 1, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 0, 0, 0, 255],
-            &[53, 1, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 0, 0, 60, 1, 4, 255, 0, 255, 0, 255],
+            &[
+                53, 1, 5, 54, 4, 10, 0, 2, 2, 51, 4, 0, 0, 0, 60, 1, 4, 255, 0, 255, 0, 255,
+            ],
         ];
         for options in cases {
             assert_eq!(granted(options), None, "{options:?}");
@@ -385,7 +420,10 @@ mod tests {
 
     #[test]
     fn a_refusal_needs_no_address() {
-        assert_eq!(parse(&answer(&[53, 1, 6, 255]), &identity()), Some(Reply::Refuse));
+        assert_eq!(
+            parse(&answer(&[53, 1, 6, 255]), &identity()),
+            Some(Reply::Refuse)
+        );
     }
 
     #[test]
@@ -397,16 +435,29 @@ mod tests {
             (Ipv4Addr::new(10, 7, 0, 0), 16, Ipv4Addr::UNSPECIFIED),
         ];
         assert_eq!(grant.routes, expected);
-        for bad in [&[121_u8, 1, 33][..], &[121, 3, 24, 10, 7], &[121, 5, 33, 1, 2, 3, 4]] {
+        for bad in [
+            &[121_u8, 1, 33][..],
+            &[121, 3, 24, 10, 7],
+            &[121, 5, 33, 1, 2, 3, 4],
+        ] {
             assert_eq!(granted(&with(bad)), None, "{bad:?}");
         }
     }
 
     #[test]
     fn a_domain_is_a_name_or_nothing() {
-        for (text, good) in [("example.org", true), ("a b", false), ("x\nnameserver 6.6.6.6", false), ("", false)] {
+        for (text, good) in [
+            ("example.org", true),
+            ("a b", false),
+            ("x\nnameserver 6.6.6.6", false),
+            ("", false),
+        ] {
             let option = [&[15, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-            assert_eq!(granted(&with(&option)).unwrap().domain.is_some(), good, "{text:?}");
+            assert_eq!(
+                granted(&with(&option)).unwrap().domain.is_some(),
+                good,
+                "{text:?}"
+            );
         }
     }
 
@@ -414,7 +465,10 @@ mod tests {
     fn overloaded_fields_hold_options_too() {
         let mut packet = answer(&[52, 1, 1, 255]);
         packet[108..108 + GOOD.len()].copy_from_slice(&GOOD);
-        assert!(matches!(parse(&packet, &identity()), Some(Reply::Acknowledge(_))));
+        assert!(matches!(
+            parse(&packet, &identity()),
+            Some(Reply::Acknowledge(_))
+        ));
     }
 
     #[test]
@@ -426,7 +480,14 @@ mod tests {
         assert_eq!(discover[236..243], [99, 130, 83, 99, 53, 1, 1]);
         let extend = encode(&identity(), &Request::Extend { address }, 0);
         assert_eq!(extend[10..16], [0, 0, 10, 0, 2, 15]);
-        let select = encode(&identity(), &Request::Select { address, server: address }, 0);
+        let select = encode(
+            &identity(),
+            &Request::Select {
+                address,
+                server: address,
+            },
+            0,
+        );
         assert_eq!(select[243..255], [50, 4, 10, 0, 2, 15, 54, 4, 10, 0, 2, 15]);
     }
 }

@@ -34,12 +34,19 @@ pub fn run(device: Option<&str>) -> i32 {
 
 fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
     let link = wait_for_link(device)?;
-    let mut interface = Interface { netlink: Netlink::open()?, link, bound: None };
+    let mut interface = Interface {
+        netlink: Netlink::open()?,
+        link,
+        bound: None,
+    };
     let socket = open_socket(&interface.link.name)?;
     let identity = Identity {
         xid: random()?,
         hardware_address: interface.link.hardware_address,
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        hostname: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
     };
     let begun = now();
     let mut client = Client::new(begun, random()?);
@@ -47,7 +54,9 @@ fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
     loop {
         let mut outputs = client.tick(now());
         if outputs.is_empty() {
-            let wait = client.next_deadline().map(|deadline| deadline.saturating_sub(now()));
+            let wait = client
+                .next_deadline()
+                .map(|deadline| deadline.saturating_sub(now()));
             // A timeout of zero would mean none.
             socket.set_read_timeout(wait.map(|wait| wait.max(Duration::from_millis(1))))?;
             let size = match socket.recv(&mut packet) {
@@ -81,7 +90,10 @@ fn wait_for_link(device: Option<&str>) -> io::Result<Link> {
         }
         monitor.wait(PATIENCE);
         if Link::find(device).is_none() {
-            tell_once(&format!("waiting for the interface {}", device.unwrap_or("(any)")));
+            tell_once(&format!(
+                "waiting for the interface {}",
+                device.unwrap_or("(any)")
+            ));
         }
     };
     Netlink::open()?.bring_up(link.index)?;
@@ -96,11 +108,19 @@ fn wait_for_link(device: Option<&str>) -> io::Result<Link> {
 
 /// Bound to the interface, so that it sends and receives there without an address.
 fn open_socket(device: &str) -> io::Result<UdpSocket> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_broadcast(&socket, true)?;
     sys::bind_to_device(&socket, device)?;
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT))?;
+    bind(
+        &socket,
+        &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT),
+    )?;
     Ok(UdpSocket::from(socket))
 }
 
@@ -117,7 +137,9 @@ impl Interface {
         let result = match output {
             Output::Broadcast(request) => {
                 let bytes = message::encode(identity, &request, seconds);
-                socket.send_to(&bytes, (Ipv4Addr::BROADCAST, SERVER_PORT)).map(drop)
+                socket
+                    .send_to(&bytes, (Ipv4Addr::BROADCAST, SERVER_PORT))
+                    .map(drop)
             }
             Output::Unicast(request, server) => {
                 let bytes = message::encode(identity, &request, seconds);
@@ -131,21 +153,32 @@ impl Interface {
             }
         };
         if let Err(error) = result {
-            tell(&Message::Note(format!("DHCP on {}: {error}", self.link.name)));
+            tell(&Message::Note(format!(
+                "DHCP on {}: {error}",
+                self.link.name
+            )));
         }
     }
 
     fn bind(&mut self, grant: Grant) -> io::Result<()> {
-        if self.bound.as_ref().is_some_and(|old| (old.address, old.prefix) != (grant.address, grant.prefix)) {
+        if self
+            .bound
+            .as_ref()
+            .is_some_and(|old| (old.address, old.prefix) != (grant.address, grant.prefix))
+        {
             self.unbind();
         }
         let index = self.link.index;
-        self.netlink.set_address(index, grant.address, grant.prefix, grant.seconds)?;
+        self.netlink
+            .set_address(index, grant.address, grant.prefix, grant.seconds)?;
         for route in routes_of(&grant) {
             self.netlink.set_route(index, &route, grant.address)?;
         }
         let lease = lease_of(&self.link.name, &grant);
-        let known = self.bound.replace(grant).map(|old| lease_of(&self.link.name, &old));
+        let known = self
+            .bound
+            .replace(grant)
+            .map(|old| lease_of(&self.link.name, &old));
         if known.as_ref() != Some(&lease) {
             tell(&Message::Bound(lease));
         }
@@ -155,21 +188,30 @@ impl Interface {
     /// The kernel removes the routes with the address.
     fn unbind(&mut self) {
         if let Some(old) = self.bound.take() {
-            let _ = self.netlink.remove_address(self.link.index, old.address, old.prefix);
+            let _ = self
+                .netlink
+                .remove_address(self.link.index, old.address, old.prefix);
         }
     }
 }
 
 /// Routes on the link come first: routers may stand behind them.
 fn routes_of(grant: &Grant) -> Vec<Route> {
-    let mask = u32::MAX.checked_shl(32 - u32::from(grant.prefix)).unwrap_or(0);
+    let mask = u32::MAX
+        .checked_shl(32 - u32::from(grant.prefix))
+        .unwrap_or(0);
     let is_near = |router: Ipv4Addr| u32::from(router) & mask == u32::from(grant.address) & mask;
     let mut routes: Vec<Route> = grant
         .routes
         .iter()
         .map(|&(destination, prefix, router)| {
             let gateway = (!router.is_unspecified()).then_some(router);
-            Route { destination, prefix, gateway, on_link: gateway.is_some_and(|router| !is_near(router)) }
+            Route {
+                destination,
+                prefix,
+                gateway,
+                on_link: gateway.is_some_and(|router| !is_near(router)),
+            }
         })
         .collect();
     routes.sort_by_key(|route| route.gateway.is_some());
@@ -182,7 +224,9 @@ fn lease_of(device: &str, grant: &Grant) -> Lease {
         device: device.to_owned(),
         address: grant.address,
         prefix: grant.prefix,
-        gateway: default.map(|(.., router)| *router).filter(|router| !router.is_unspecified()),
+        gateway: default
+            .map(|(.., router)| *router)
+            .filter(|router| !router.is_unspecified()),
         dns: grant.dns.clone(),
         domain: grant.domain.clone(),
         seconds: grant.seconds,
@@ -204,7 +248,8 @@ fn random() -> io::Result<u32> {
 
 fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    matches!(error.kind(), Interrupted | TimedOut | WouldBlock) || error.raw_os_error() == Some(libc::ENETDOWN)
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+        || error.raw_os_error() == Some(libc::ENETDOWN)
 }
 
 #[cfg(test)]
@@ -232,8 +277,20 @@ mod tests {
         };
         let routes = routes_of(&grant);
         assert_eq!(routes[0].gateway, None);
-        assert!(routes.iter().find(|route| route.prefix == 0).unwrap().on_link);
-        assert!(!routes.iter().find(|route| route.prefix == 16).unwrap().on_link);
+        assert!(
+            routes
+                .iter()
+                .find(|route| route.prefix == 0)
+                .unwrap()
+                .on_link
+        );
+        assert!(
+            !routes
+                .iter()
+                .find(|route| route.prefix == 16)
+                .unwrap()
+                .on_link
+        );
         assert_eq!(lease_of("eth0", &grant).gateway, Some(far));
     }
 }
