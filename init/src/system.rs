@@ -7,7 +7,6 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec};
-use rustix::mm::MlockAllFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
@@ -105,8 +104,7 @@ fn read_spec() -> Result<BootSpec, String> {
     Ok(spec)
 }
 
-/// Two pipes and a probe a workload; PID 1's pages stay in memory, so that neither a full memory nor a bad
-/// disk can take them from it.
+/// Two pipes and some more a workload.
 fn raise_limits(workloads: usize) {
     let wanted = (workloads as u64).saturating_mul(4).saturating_add(256);
     let current = getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS);
@@ -115,7 +113,6 @@ fn raise_limits(workloads: usize) {
         maximum: Some(DESCRIPTORS),
     };
     let _ = setrlimit(Resource::Nofile, limit);
-    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
 }
 
 fn load_modules(console: &mut Console, spec: &BootSpec) {

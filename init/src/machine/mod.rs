@@ -3,14 +3,15 @@
 //! Nothing here returns an error to its caller: whatever fails is told on the console, and the loop goes on
 //! with what runs. The loop ends in [`crate::shutdown`].
 
+mod actions;
+mod reaping;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use config::boot::BootSpec;
 use rustix::event::epoll;
-use rustix::io::Errno;
-use rustix::process::{WaitOptions, WaitStatus, wait};
 use rustix::time::Timespec;
 
 use crate::buttons::PowerButton;
@@ -20,17 +21,11 @@ use crate::initramfs::corruption_message;
 use crate::net::Network;
 use crate::state::State;
 use crate::supervise::engine::Engine;
-use crate::supervise::event::{Action, Event, Exit, Id, Notice, ProbeResult};
-use crate::supervise::notices;
+use crate::supervise::event::{Event, Exit, Id};
 use crate::sys::{self, Stage};
 use crate::uevent::{Uevent, UeventSocket};
 use crate::workload::{Stream, Workload};
 use crate::{halt, shutdown};
-
-/// Children reaped in one turn, so that a zombie factory does not starve the loop.
-const REAP_LIMIT: usize = 256;
-/// Exits of unknown processes that are remembered while the runtime starts something.
-const EARLY_EXITS: usize = 256;
 
 /// What a descriptor in the loop belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,118 +193,6 @@ impl Machine {
         }
     }
 
-    fn tell_engine(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            for action in self.engine.handle(event, now()) {
-                events.extend(self.perform(action));
-            }
-        }
-    }
-
-    /// Does what the engine asks for; returns what is known of the result at once.
-    fn perform(&mut self, action: Action) -> Option<Event> {
-        match action {
-            Action::Start(id) => return self.start(id),
-            Action::Clean(id) => return self.clean(id),
-            Action::Probe(id, kind) => match self.workloads[id].start_probe(kind) {
-                Ok(pid) => drop(self.children.insert(pid, Role::Probe(id))),
-                Err(error) => {
-                    let name = &self.workloads[id].spec.name;
-                    self.console.say(format_args!(
-                        "workload {name}: cannot start a probe: {error}"
-                    ));
-                    return Some(Event::Probed(id, ProbeResult::Lost));
-                }
-            },
-            Action::AbortStart(id) | Action::AbortClean(id) => {
-                if let Some(pid) = self.workloads[id].helper_pid {
-                    let _ = sys::kill(pid, libc::SIGKILL);
-                }
-            }
-            Action::Signal(id, signal) => self.workloads[id].signal(signal),
-            Action::Kill(id) => self.workloads[id].kill(),
-            Action::StopProbe(id) => {
-                if let Some(pid) = self.workloads[id].probe_pid.take() {
-                    self.children.remove(&pid);
-                    let _ = sys::kill(pid, libc::SIGKILL);
-                }
-            }
-            Action::Tell(notice) => self.tell(&notice),
-            Action::AllStopped => self.all_stopped = true,
-        }
-        None
-    }
-
-    fn tell(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Ready(_) => sys::mark(Stage::WorkloadReady),
-            Notice::AllReady => sys::mark(Stage::Ready),
-            _ => {}
-        }
-        let name = |id: Id| self.workloads[id].spec.name.as_str();
-        let text = notices::describe(notice, name);
-        self.console.say(text);
-    }
-
-    fn start(&mut self, id: Id) -> Option<Event> {
-        if let Err(event) = self.prepare_volumes(id) {
-            return Some(event);
-        }
-        self.execute_runtime(id)
-            .err()
-            .map(|reason| Event::StartFailed(id, reason))
-    }
-
-    /// The state partition is mounted once, before: without it there will be no volumes in this boot.
-    fn prepare_volumes(&self, id: Id) -> Result<(), Event> {
-        let volumes = &self.workloads[id].spec.volumes;
-        let without = |reason: String| Err(Event::CannotStart(id, reason));
-        match &self.state {
-            _ if volumes.is_empty() => Ok(()),
-            Ok(Some(state)) => volumes
-                .iter()
-                .try_for_each(|volume| state.create_volume(volume))
-                .map_err(|reason| Event::StartFailed(id, reason)),
-            Ok(None) => {
-                without("its volumes need a state partition, and the machine has none".to_owned())
-            }
-            Err(reason) => without(format!("its volumes need the state partition: {reason}")),
-        }
-    }
-
-    fn execute_runtime(&mut self, id: Id) -> Result<(), String> {
-        self.close_outputs(id);
-        let pid = self.workloads[id].start()?;
-        self.children.insert(pid, Role::Start(id));
-        for stream in [Stream::Out, Stream::Error] {
-            if let Some(output) = self.workloads[id].output(stream) {
-                self.watch(Source::Output(id, stream), output)
-                    .map_err(|errno| format!("cannot listen to its output: {errno}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn clean(&mut self, id: Id) -> Option<Event> {
-        let workload = &mut self.workloads[id];
-        workload.kill();
-        workload.main_pid = None;
-        match workload.clean() {
-            Ok(pid) => {
-                self.children.insert(pid, Role::Clean(id));
-                None
-            }
-            Err(error) => {
-                self.console.say(format_args!(
-                    "workload {}: cannot remove it: {error}",
-                    workload.spec.name
-                ));
-                Some(Event::Cleaned(id))
-            }
-        }
-    }
-
     fn read_signals(&mut self) {
         let mut numbers = [0_u8; 64];
         let count = rustix::io::read(&self.signals, &mut numbers).unwrap_or(0);
@@ -337,111 +220,6 @@ impl Machine {
         self.console.say("stage stopping");
         self.console.say(format_args!("stopping by {why}"));
         self.tell_engine(Event::Shutdown);
-    }
-
-    fn reap(&mut self) {
-        self.children_left = false;
-        for _ in 0..REAP_LIMIT {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => {
-                    self.on_child(pid.as_raw_nonzero().get(), exit_of(status))
-                }
-                Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => return,
-            }
-        }
-        self.children_left = true;
-    }
-
-    fn on_child(&mut self, pid: i32, exit: Exit) {
-        match self.children.remove(&pid) {
-            Some(Role::Start(id)) => self.on_runtime_done(id, exit),
-            Some(Role::Main(id)) => {
-                self.workloads[id].main_pid = None;
-                self.show_last_words(id);
-                self.tell_engine(Event::Exited(id, exit));
-            }
-            Some(Role::Clean(id)) => {
-                self.workloads[id].helper_pid = None;
-                self.tell_engine(Event::Cleaned(id));
-            }
-            Some(Role::Probe(id)) => {
-                self.workloads[id].probe_pid = None;
-                let result = match exit {
-                    Exit::Status(0) => ProbeResult::Passed,
-                    Exit::Status(1) => ProbeResult::Failed,
-                    _ => ProbeResult::Lost,
-                };
-                self.tell_engine(Event::Probed(id, result));
-            }
-            Some(Role::Dhcp(interface)) => {
-                self.network.on_exit(interface, now(), &mut self.console)
-            }
-            None => self.remember_early_exit(pid, exit),
-        }
-    }
-
-    /// A workload may end before the runtime that started it is reaped; then its id is not known yet.
-    fn remember_early_exit(&mut self, pid: i32, exit: Exit) {
-        if self
-            .children
-            .values()
-            .any(|role| matches!(role, Role::Start(_)))
-        {
-            self.early_exits.push_back((pid, exit));
-            if self.early_exits.len() > EARLY_EXITS {
-                self.early_exits.pop_front();
-            }
-        } else {
-            self.early_exits.clear();
-        }
-    }
-
-    fn on_runtime_done(&mut self, id: Id, exit: Exit) {
-        self.workloads[id].helper_pid = None;
-        if exit != Exit::Status(0) {
-            self.show_last_words(id);
-            let reason = self.workloads[id].take_last_error();
-            let reason =
-                reason.unwrap_or_else(|| format!("the runtime ended with {exit:?} and no word"));
-            return self.tell_engine(Event::StartFailed(id, reason));
-        }
-        let pid = match self.workloads[id].read_pid() {
-            Ok(pid) => pid,
-            Err(reason) => return self.tell_engine(Event::StartFailed(id, reason)),
-        };
-        self.workloads[id].main_pid = Some(pid);
-        self.tell_engine(Event::Started(id));
-        match self.take_early_exit(pid) {
-            None => drop(self.children.insert(pid, Role::Main(id))),
-            Some(exit) => {
-                self.workloads[id].main_pid = None;
-                self.show_last_words(id);
-                self.tell_engine(Event::Exited(id, exit));
-            }
-        }
-    }
-
-    fn take_early_exit(&mut self, pid: i32) -> Option<Exit> {
-        let found = self.early_exits.iter().position(|(early, _)| *early == pid);
-        if let Some(index) = found {
-            return self.early_exits.remove(index).map(|(_, exit)| exit);
-        }
-        // Forgotten among too many: it is gone, and nobody will tell its status again.
-        sys::kill(pid, 0).is_err().then_some(Exit::Unknown)
-    }
-
-    fn show_last_words(&mut self, id: Id) {
-        let workload = &mut self.workloads[id];
-        let name = workload.spec.name.clone();
-        workload.read_last_words(&mut |line| self.console.say_for(&name, line));
-    }
-
-    fn close_outputs(&mut self, id: Id) {
-        self.show_last_words(id);
-        let workload = &mut self.workloads[id];
-        let name = workload.spec.name.clone();
-        workload.close_outputs(&mut |line| self.console.say_for(&name, line));
     }
 
     fn read_uevents(&mut self) {
@@ -559,14 +337,6 @@ impl Source {
             6 => Self::Lease(index),
             _ => return None,
         })
-    }
-}
-
-fn exit_of(status: WaitStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Status(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Unknown,
     }
 }
 

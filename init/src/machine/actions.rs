@@ -1,0 +1,132 @@
+//! What the engine's actions come to.
+
+use std::collections::VecDeque;
+
+use super::{Machine, Role, Source};
+use crate::console::now;
+use crate::supervise::event::{Action, Event, Id, Notice, ProbeResult};
+use crate::supervise::notices;
+use crate::sys::{self, Stage};
+use crate::workload::Stream;
+
+impl Machine {
+    /// Tells the engine what happened, and does what it asks for until it asks for nothing more.
+    pub(super) fn tell_engine(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.engine.handle(event, now()) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    /// Does what the engine asks for; returns what is known of the result at once.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start(id) => return self.start(id),
+            Action::Clean(id) => return self.clean(id),
+            Action::Probe(id, kind) => match self.workloads[id].start_probe(kind) {
+                Ok(pid) => drop(self.children.insert(pid, Role::Probe(id))),
+                Err(error) => {
+                    let name = &self.workloads[id].spec.name;
+                    self.console.say(format_args!(
+                        "workload {name}: cannot start a probe: {error}"
+                    ));
+                    return Some(Event::Probed(id, ProbeResult::Lost));
+                }
+            },
+            Action::AbortStart(id) | Action::AbortClean(id) => {
+                if let Some(pid) = self.workloads[id].helper_pid {
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
+            }
+            Action::Signal(id, signal) => self.workloads[id].signal(signal),
+            Action::Kill(id) => self.workloads[id].kill(),
+            Action::StopProbe(id) => {
+                if let Some(pid) = self.workloads[id].probe_pid.take() {
+                    self.children.remove(&pid);
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
+            }
+            Action::Tell(notice) => self.tell(&notice),
+            Action::AllStopped => self.all_stopped = true,
+        }
+        None
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Ready(_) => sys::mark(Stage::WorkloadReady),
+            Notice::AllReady => sys::mark(Stage::Ready),
+            _ => {}
+        }
+        let name = |id: Id| self.workloads[id].spec.name.as_str();
+        let text = notices::describe(notice, name);
+        self.console.say(text);
+    }
+
+    fn start(&mut self, id: Id) -> Option<Event> {
+        if let Err(event) = self.prepare_volumes(id) {
+            return Some(event);
+        }
+        self.execute_runtime(id)
+            .err()
+            .map(|reason| Event::StartFailed(id, reason))
+    }
+
+    /// The state partition is mounted once, before: without it there will be no volumes in this boot.
+    fn prepare_volumes(&self, id: Id) -> Result<(), Event> {
+        let volumes = &self.workloads[id].spec.volumes;
+        let without = |reason: String| Err(Event::CannotStart(id, reason));
+        match &self.state {
+            _ if volumes.is_empty() => Ok(()),
+            Ok(Some(state)) => volumes
+                .iter()
+                .try_for_each(|volume| state.create_volume(volume))
+                .map_err(|reason| Event::StartFailed(id, reason)),
+            Ok(None) => {
+                without("its volumes need a state partition, and the machine has none".to_owned())
+            }
+            Err(reason) => without(format!("its volumes need the state partition: {reason}")),
+        }
+    }
+
+    fn execute_runtime(&mut self, id: Id) -> Result<(), String> {
+        self.close_outputs(id);
+        let pid = self.workloads[id].start()?;
+        self.children.insert(pid, Role::Start(id));
+        for stream in [Stream::Out, Stream::Error] {
+            if let Some(output) = self.workloads[id].output(stream) {
+                self.watch(Source::Output(id, stream), output)
+                    .map_err(|errno| format!("cannot listen to its output: {errno}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clean(&mut self, id: Id) -> Option<Event> {
+        let workload = &mut self.workloads[id];
+        workload.kill();
+        workload.main_pid = None;
+        match workload.clean() {
+            Ok(pid) => {
+                self.children.insert(pid, Role::Clean(id));
+                None
+            }
+            Err(error) => {
+                self.console.say(format_args!(
+                    "workload {}: cannot remove it: {error}",
+                    workload.spec.name
+                ));
+                Some(Event::Cleaned(id))
+            }
+        }
+    }
+
+    fn close_outputs(&mut self, id: Id) {
+        self.show_last_words(id);
+        let workload = &mut self.workloads[id];
+        let name = workload.spec.name.clone();
+        workload.close_outputs(&mut |line| self.console.say_for(&name, line));
+    }
+}

@@ -1,0 +1,123 @@
+//! Children that ended: what they were started for, and what their end means.
+
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::{Machine, Role};
+use crate::console::now;
+use crate::supervise::event::{Event, Exit, Id, ProbeResult};
+use crate::sys;
+
+/// Children reaped in one turn, so that a zombie factory does not starve the loop.
+const REAP_LIMIT: usize = 256;
+/// Exits of unknown processes that are remembered while the runtime starts something.
+const EARLY_EXITS: usize = 256;
+
+impl Machine {
+    /// Reaps all that ended, orphans too, within the limit of a turn.
+    pub(super) fn reap(&mut self) {
+        self.children_left = false;
+        for _ in 0..REAP_LIMIT {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    self.on_child(pid.as_raw_nonzero().get(), exit_of(status))
+                }
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+        self.children_left = true;
+    }
+
+    fn on_child(&mut self, pid: i32, exit: Exit) {
+        match self.children.remove(&pid) {
+            Some(Role::Start(id)) => self.on_runtime_done(id, exit),
+            Some(Role::Main(id)) => {
+                self.workloads[id].main_pid = None;
+                self.show_last_words(id);
+                self.tell_engine(Event::Exited(id, exit));
+            }
+            Some(Role::Clean(id)) => {
+                self.workloads[id].helper_pid = None;
+                self.tell_engine(Event::Cleaned(id));
+            }
+            Some(Role::Probe(id)) => {
+                self.workloads[id].probe_pid = None;
+                let result = match exit {
+                    Exit::Status(0) => ProbeResult::Passed,
+                    Exit::Status(1) => ProbeResult::Failed,
+                    _ => ProbeResult::Lost,
+                };
+                self.tell_engine(Event::Probed(id, result));
+            }
+            Some(Role::Dhcp(interface)) => {
+                self.network.on_exit(interface, now(), &mut self.console)
+            }
+            None => self.remember_early_exit(pid, exit),
+        }
+    }
+
+    /// A workload may end before the runtime that started it is reaped; then its id is not known yet.
+    fn remember_early_exit(&mut self, pid: i32, exit: Exit) {
+        if self
+            .children
+            .values()
+            .any(|role| matches!(role, Role::Start(_)))
+        {
+            self.early_exits.push_back((pid, exit));
+            if self.early_exits.len() > EARLY_EXITS {
+                self.early_exits.pop_front();
+            }
+        } else {
+            self.early_exits.clear();
+        }
+    }
+
+    fn on_runtime_done(&mut self, id: Id, exit: Exit) {
+        self.workloads[id].helper_pid = None;
+        if exit != Exit::Status(0) {
+            self.show_last_words(id);
+            let reason = self.workloads[id].take_last_error();
+            let reason =
+                reason.unwrap_or_else(|| format!("the runtime ended with {exit:?} and no word"));
+            return self.tell_engine(Event::StartFailed(id, reason));
+        }
+        let pid = match self.workloads[id].read_pid() {
+            Ok(pid) => pid,
+            Err(reason) => return self.tell_engine(Event::StartFailed(id, reason)),
+        };
+        self.workloads[id].main_pid = Some(pid);
+        self.tell_engine(Event::Started(id));
+        match self.take_early_exit(pid) {
+            None => drop(self.children.insert(pid, Role::Main(id))),
+            Some(exit) => {
+                self.workloads[id].main_pid = None;
+                self.show_last_words(id);
+                self.tell_engine(Event::Exited(id, exit));
+            }
+        }
+    }
+
+    fn take_early_exit(&mut self, pid: i32) -> Option<Exit> {
+        let found = self.early_exits.iter().position(|(early, _)| *early == pid);
+        if let Some(index) = found {
+            return self.early_exits.remove(index).map(|(_, exit)| exit);
+        }
+        // Forgotten among too many: it is gone, and nobody will tell its status again.
+        sys::kill(pid, 0).is_err().then_some(Exit::Unknown)
+    }
+
+    pub(super) fn show_last_words(&mut self, id: Id) {
+        let workload = &mut self.workloads[id];
+        let name = workload.spec.name.clone();
+        workload.read_last_words(&mut |line| self.console.say_for(&name, line));
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Status(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
