@@ -138,14 +138,11 @@ impl Sets {
 
 /// What this process can give away: its own bounding set.
 pub(crate) fn available() -> u64 {
+    let held = |bit: u64| capability_is_in_bounding_set(CapabilitySet::from_bits_retain(bit));
     (0..64)
-        .map(|number| 1u64 << number)
-        .take_while(|&bit| {
-            capability_is_in_bounding_set(CapabilitySet::from_bits_retain(bit)).is_ok()
-        })
-        .filter(|&bit| {
-            capability_is_in_bounding_set(CapabilitySet::from_bits_retain(bit)) == Ok(true)
-        })
+        .map(|number| 1 << number)
+        // The kernel knows no capability beyond the first that it refuses to answer for.
+        .map_while(|bit| held(bit).ok().map(|held| if held { bit } else { 0 }))
         .fold(0, |set, bit| set | bit)
 }
 

@@ -4,12 +4,14 @@
 //! or `--name=value`; `--` ends them. Refuses options that the command does not have and options whose effect
 //! this runtime cannot give.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::launch::Options;
 use crate::log::Format;
+use crate::signal;
 
 /// Where state is kept unless `--root` says otherwise.
 const DEFAULT_ROOT: &str = "/run/coracle/runtime";
@@ -117,83 +119,22 @@ const UNSUPPORTED: &[&str] = &[
 
 /// Parses the words after the name of the program.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
-    let Words {
-        options,
-        positional,
-    } = split(words)?;
-    let given = |name: &str| options.iter().any(|(option, _)| *option == name);
-    let value = |name: &str| {
-        options
-            .iter()
-            .rev()
-            .find(|(option, _)| *option == name)
-            .map(|(_, value)| value.clone())
+    let mut words = split(words)?;
+    let name = words.positional.pop_front();
+    let command = if words.given("help") {
+        Command::Help
+    } else if words.given("version") {
+        Command::Version
+    } else {
+        let name = name.ok_or_else(|| Error::Usage("no command; see --help".into()))?;
+        let command = command(&name, &mut words)?;
+        check_options(&name, &words.options)?;
+        command
     };
-    let path = |name: &str| value(name).map(PathBuf::from);
-    let mut positional = positional.into_iter();
-    let name = positional.next();
-    let command = match name.as_deref() {
-        _ if given("help") => Command::Help,
-        _ if given("version") => Command::Version,
-        None => return Err(Error::Usage("no command; see --help".into())),
-        Some("help") => Command::Help,
-        Some("features") => Command::Features,
-        Some(name) => {
-            let mut id = || {
-                positional
-                    .next()
-                    .ok_or_else(|| Error::Usage(format!("{name}: no container id")))
-            };
-            let launch = || -> Result<Options> {
-                Ok(Options {
-                    bundle: path("bundle").unwrap_or_else(|| ".".into()),
-                    pid_file: path("pid-file"),
-                    preserve_fds: value("preserve-fds").map_or(Ok(0), |text| count(&text))?,
-                    no_new_keyring: given("no-new-keyring"),
-                })
-            };
-            match name {
-                "create" => Command::Create {
-                    id: id()?,
-                    options: launch()?,
-                },
-                "run" => Command::Run {
-                    id: id()?,
-                    options: launch()?,
-                    detach: given("detach"),
-                },
-                "start" => Command::Start { id: id()? },
-                "state" => Command::State { id: id()? },
-                "kill" => {
-                    let id = id()?;
-                    let signal = positional
-                        .next()
-                        .map_or(Ok(libc::SIGTERM), |text| signal(&text))?;
-                    Command::Kill {
-                        id,
-                        signal,
-                        all: given("all"),
-                    }
-                }
-                "delete" => Command::Delete {
-                    id: id()?,
-                    force: given("force"),
-                },
-                other => {
-                    return Err(Error::Usage(format!(
-                        "unknown command {other:?}; see --help"
-                    )));
-                }
-            }
-        }
-    };
-    if !matches!(command, Command::Help | Command::Version) {
-        check_options(name.as_deref().unwrap_or_default(), &options)?;
-        if let Some(extra) = positional.next() {
-            return Err(Error::Usage(format!("unexpected argument {extra:?}")));
-        }
+    if let (Some(extra), false) = (words.positional.front(), command.is_about_the_program()) {
+        return Err(Error::Usage(format!("unexpected argument {extra:?}")));
     }
-    let log_format = match value("log-format").as_deref() {
+    let log_format = match words.value("log-format") {
         None | Some("text") => Format::Text,
         Some("json") => Format::Json,
         Some(other) => {
@@ -202,19 +143,103 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
             )));
         }
     };
-    let root = path("root").unwrap_or_else(|| DEFAULT_ROOT.into());
     Ok(Invocation {
-        root,
-        log: path("log"),
+        root: words.path("root").unwrap_or_else(|| DEFAULT_ROOT.into()),
+        log: words.path("log"),
         log_format,
-        debug: given("debug"),
+        debug: words.given("debug"),
         command,
     })
 }
 
+fn command(name: &str, words: &mut Words) -> Result<Command> {
+    Ok(match name {
+        "help" => Command::Help,
+        "features" => Command::Features,
+        "create" => Command::Create {
+            id: words.id(name)?,
+            options: words.launch_options()?,
+        },
+        "run" => {
+            let (options, detach) = (words.launch_options()?, words.given("detach"));
+            Command::Run {
+                id: words.id(name)?,
+                options,
+                detach,
+            }
+        }
+        "start" => Command::Start {
+            id: words.id(name)?,
+        },
+        "state" => Command::State {
+            id: words.id(name)?,
+        },
+        "kill" => {
+            let id = words.id(name)?;
+            let signal = words.positional.pop_front();
+            let signal = signal.map_or(Ok(libc::SIGTERM), |text| signal::parse(&text))?;
+            Command::Kill {
+                id,
+                signal,
+                all: words.given("all"),
+            }
+        }
+        "delete" => Command::Delete {
+            id: words.id(name)?,
+            force: words.given("force"),
+        },
+        other => {
+            return Err(Error::Usage(format!(
+                "unknown command {other:?}; see --help"
+            )));
+        }
+    })
+}
+
+impl Command {
+    fn is_about_the_program(&self) -> bool {
+        matches!(self, Self::Help | Self::Version)
+    }
+}
+
+/// The command line with the options taken out.
 struct Words {
     options: Vec<(&'static str, String)>,
-    positional: Vec<String>,
+    positional: VecDeque<String>,
+}
+
+impl Words {
+    fn given(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// The last one given wins.
+    fn value(&self, name: &str) -> Option<&str> {
+        let found = self
+            .options
+            .iter()
+            .rev()
+            .find(|(option, _)| *option == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+
+    fn id(&mut self, command: &str) -> Result<String> {
+        let id = self.positional.pop_front();
+        id.ok_or_else(|| Error::Usage(format!("{command}: no container id")))
+    }
+
+    fn launch_options(&self) -> Result<Options> {
+        Ok(Options {
+            bundle: self.path("bundle").unwrap_or_else(|| ".".into()),
+            pid_file: self.path("pid-file"),
+            preserve_fds: self.value("preserve-fds").map_or(Ok(0), count)?,
+            no_new_keyring: self.given("no-new-keyring"),
+        })
+    }
 }
 
 fn split(words: impl IntoIterator<Item = OsString>) -> Result<Words> {
@@ -222,11 +247,11 @@ fn split(words: impl IntoIterator<Item = OsString>) -> Result<Words> {
         word.into_string()
             .map_err(|word| Error::Usage(format!("{:?} is not UTF-8", word.to_string_lossy())))
     });
-    let (mut options, mut positional) = (Vec::new(), Vec::new());
+    let (mut options, mut positional) = (Vec::new(), VecDeque::new());
     let mut only_positional = false;
     while let Some(word) = words.next().transpose()? {
         if only_positional || word == "-" || !word.starts_with('-') {
-            positional.push(word);
+            positional.push_back(word);
             continue;
         }
         if word == "--" {
@@ -295,63 +320,6 @@ fn count(text: &str) -> Result<u32> {
         ))),
     }
 }
-
-/// A signal by number, or by name with or without `SIG`, in any case.
-pub fn signal(text: &str) -> Result<i32> {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let by_name = || {
-        SIGNALS
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, number)| *number)
-    };
-    let by_number = || {
-        text.parse()
-            .ok()
-            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
-    };
-    by_name()
-        .or_else(by_number)
-        .ok_or_else(|| Error::Usage(format!("unknown signal {text:?}")))
-}
-
-const SIGNALS: &[(&str, i32)] = &[
-    ("ABRT", libc::SIGABRT),
-    ("ALRM", libc::SIGALRM),
-    ("BUS", libc::SIGBUS),
-    ("CHLD", libc::SIGCHLD),
-    ("CLD", libc::SIGCHLD),
-    ("CONT", libc::SIGCONT),
-    ("FPE", libc::SIGFPE),
-    ("HUP", libc::SIGHUP),
-    ("ILL", libc::SIGILL),
-    ("INT", libc::SIGINT),
-    ("IO", libc::SIGIO),
-    ("IOT", libc::SIGABRT),
-    ("KILL", libc::SIGKILL),
-    ("PIPE", libc::SIGPIPE),
-    ("POLL", libc::SIGIO),
-    ("PROF", libc::SIGPROF),
-    ("PWR", libc::SIGPWR),
-    ("QUIT", libc::SIGQUIT),
-    ("SEGV", libc::SIGSEGV),
-    ("STKFLT", libc::SIGSTKFLT),
-    ("STOP", libc::SIGSTOP),
-    ("SYS", libc::SIGSYS),
-    ("TERM", libc::SIGTERM),
-    ("TRAP", libc::SIGTRAP),
-    ("TSTP", libc::SIGTSTP),
-    ("TTIN", libc::SIGTTIN),
-    ("TTOU", libc::SIGTTOU),
-    ("URG", libc::SIGURG),
-    ("USR1", libc::SIGUSR1),
-    ("USR2", libc::SIGUSR2),
-    ("VTALRM", libc::SIGVTALRM),
-    ("WINCH", libc::SIGWINCH),
-    ("XCPU", libc::SIGXCPU),
-    ("XFSZ", libc::SIGXFSZ),
-];
 
 #[cfg(test)]
 mod tests {

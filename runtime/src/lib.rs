@@ -28,6 +28,7 @@ pub mod plan;
 mod report;
 pub mod rootfs;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 pub mod state;
 mod sys;

@@ -2,7 +2,7 @@
 //!
 //! Two kinds: a directory of the bundle, as the specification knows it, or an overlay over read-only layers that
 //! the annotations `org.coracle.rootfs.*` ask for. Everything here runs in the container's own process. Refuses
-//! to work by path inside the root: that is [`Tree`]'s.
+//! to work by path inside the root: that is `tree`'s.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -53,11 +53,11 @@ const READ_ONLY: Attributes = Attributes {
     clear: 0,
 };
 
-/// Cuts the mount namespace off from the host's and mounts the root. Writable until [`seal`].
+/// Cuts the mount namespace off from the host's and mounts the root. Writable until sealed.
 ///
-/// `destinations` are where the container's mounts will go: if a single read-only layer has them all, it serves
-/// as the root without an overlay.
-pub(crate) fn prepare(root: &Root, destinations: &[&Path]) -> Result<Tree> {
+/// `needed` are paths that must be there, mounts at their places: if a single read-only layer has them all, it
+/// serves as the root without an overlay; else they are made in an upper layer.
+pub(crate) fn prepare(root: &Root, needed: &[&Path]) -> Result<Tree> {
     let host = match root.propagation {
         Some((flag, _)) if flag == libc::MS_SHARED || flag == libc::MS_SLAVE => {
             MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
@@ -68,7 +68,7 @@ pub(crate) fn prepare(root: &Root, destinations: &[&Path]) -> Result<Tree> {
     match &root.source {
         Source::Directory => bind_root(&root.path, &root.path, true),
         Source::Overlay { lower, upper_size } => match (lower.as_slice(), upper_size) {
-            ([only], None) if has_all(only, destinations) => bind_root(only, &root.path, false),
+            ([only], None) if has_all(only, needed) => bind_root(only, &root.path, false),
             _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE)),
         },
     }
@@ -81,18 +81,18 @@ fn bind_root(source: &Path, target: &Path, recursive: bool) -> Result<Tree> {
     Ok(Tree::new(bound))
 }
 
-/// Whether each destination exists in the layer or lies below another one, which may bring it.
-fn has_all(layer: &Path, destinations: &[&Path]) -> bool {
+/// Whether each path exists in the layer or lies below another one, which may bring it.
+fn has_all(layer: &Path, needed: &[&Path]) -> bool {
     let Ok(layer) = open_directory(layer) else {
         return false;
     };
     let tree = Tree::new(layer);
     let below_another = |path: &Path| {
-        destinations
+        needed
             .iter()
             .any(|other| *other != path && path.starts_with(other))
     };
-    destinations
+    needed
         .iter()
         .all(|path| below_another(path) || tree.find(path).is_ok())
 }

@@ -120,7 +120,12 @@ fn prepare() -> Result<PathBuf, String> {
         .arg(source)
         .status();
     match compiled {
-        Ok(status) if status.success() => Ok(helper),
+        Ok(status) if status.success() => {
+            // One file however often the tests run; renamed, since another run may be copying it just now.
+            let kept = helper.with_file_name("helper");
+            fs::rename(&helper, &kept).map_err(|error| format!("rename the helper: {error}"))?;
+            Ok(kept)
+        }
         // The compiler was there to build this test, so this is no reason to skip.
         other => panic!("compile the helper: {other:?}"),
     }
@@ -153,7 +158,7 @@ fn config(id: &str) -> Value {
             plain("/sys/fs/cgroup", "cgroup2", json!(["nosuid", "noexec", "nodev", "ro"])),
         ],
         "linux": {
-            "cgroupsPath": format!("/coracle-tests/{id}"),
+            "cgroupsPath": format!("/coracle-{id}/container"),
             "namespaces": [
                 { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "cgroup" },
             ],
@@ -194,8 +199,7 @@ impl Bundle {
     pub(crate) fn cgroup(&self) -> PathBuf {
         cgroup_root()
             .expect("checked before")
-            .join("coracle-tests")
-            .join(&self.id)
+            .join(format!("coracle-{}/container", self.id))
     }
 
     pub(crate) fn state_directory(&self) -> PathBuf {
@@ -252,9 +256,8 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         self.runtime(&["delete", "--force", &self.id]);
         let _ = fs::remove_dir_all(&self.directory);
-        if let Some(root) = cgroup_root() {
-            // The last one to leave succeeds.
-            let _ = fs::remove_dir(root.join("coracle-tests"));
+        if let Some(parent) = self.cgroup().parent() {
+            let _ = fs::remove_dir(parent);
         }
     }
 }
