@@ -6,12 +6,135 @@
 pub mod blob;
 pub mod cache;
 pub mod debian;
+pub mod dir;
+pub mod docker_archive;
 pub mod efi;
 pub mod error;
 pub mod image;
 pub mod kernel;
 pub mod layer;
 pub mod modules;
+pub mod oci;
 mod pax;
+pub mod store;
 pub mod tar;
 pub mod user;
+
+use std::path::{Path, PathBuf};
+
+use self::cache::Cache;
+use self::image::Image;
+use self::store::{Store, StoreError};
+use crate::progress::Progress;
+
+/// Why a reference yields no image.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It has a form that is not known.
+    #[error("image {reference:?}: {reason}")]
+    Reference {
+        /// The reference as written.
+        reference: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What it names is not there.
+    #[error("image {reference:?}: {} does not exist", path.display())]
+    Missing {
+        /// The reference as written.
+        reference: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The image is broken or refused.
+    #[error("image {reference:?}")]
+    Oci {
+        /// The reference as written.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<oci::OciError>,
+    },
+    /// The directory cannot be read.
+    #[error("image {reference:?}")]
+    Dir {
+        /// The reference as written.
+        reference: String,
+        /// Why.
+        #[source]
+        source: dir::DirError,
+    },
+}
+
+/// Reads the image that a reference names: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]` or
+/// `dir:DIR`; relative paths start at `base`.
+///
+/// # Errors
+/// [`SourceError`], with the reference as it was written.
+pub fn load(
+    reference: &str,
+    base: &Path,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Image, SourceError> {
+    let bad = |reason: String| SourceError::Reference {
+        reference: reference.to_owned(),
+        reason,
+    };
+    let (transport, rest) = reference
+        .split_once(':')
+        .ok_or_else(|| bad("it has no transport such as `oci:` or `dir:`".into()))?;
+    if rest.is_empty() {
+        return Err(bad("it names no file".into()));
+    }
+    let oci = |source: oci::OciError| SourceError::Oci {
+        reference: reference.to_owned(),
+        source: Box::new(source),
+    };
+    let store = |store: Result<Store, StoreError>| store.map_err(|e| oci(e.into()));
+    let missing = |path: PathBuf| SourceError::Missing {
+        reference: reference.to_owned(),
+        path,
+    };
+    match transport {
+        "dir" => {
+            let path = base.join(rest);
+            if !path.exists() {
+                return Err(missing(path));
+            }
+            dir::load(&path, progress).map_err(|source| SourceError::Dir {
+                reference: reference.to_owned(),
+                source,
+            })
+        }
+        "oci" | "oci-archive" | "docker-archive" => {
+            let (path, tag) = split_tag(base, rest).map_err(missing)?;
+            let tag = tag.as_deref();
+            match transport {
+                "oci" => oci::load(&Store::directory(&path), tag, cache, progress),
+                "oci-archive" => oci::load(&store(Store::archive(&path))?, tag, cache, progress),
+                _ => docker_archive::load(&store(Store::archive(&path))?, tag, cache, progress),
+            }
+            .map_err(oci)
+        }
+        other => Err(bad(format!(
+            "{other:?} is none of oci, oci-archive, docker-archive, dir"
+        ))),
+    }
+}
+
+/// Both a path and a tag may have colons: the shortest part that exists is the path.
+fn split_tag(base: &Path, rest: &str) -> Result<(PathBuf, Option<String>), PathBuf> {
+    let colons = rest.match_indices(':').map(|(at, _)| at);
+    for at in colons {
+        let path = base.join(&rest[..at]);
+        if at > 0 && path.exists() {
+            return Ok((path, Some(rest[at + 1..].to_owned())));
+        }
+    }
+    let whole = base.join(rest);
+    if whole.exists() {
+        return Ok((whole, None));
+    }
+    Err(base.join(rest.rsplit_once(':').map_or(rest, |(path, _)| path)))
+}
