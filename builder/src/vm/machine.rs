@@ -113,6 +113,7 @@ where
 {
     let (qmp, qmp_of_qemu) = UnixStream::pair()?;
     let (console, console_of_qemu) = UnixStream::pair()?;
+    let qmp_writer = qmp.try_clone()?;
     let started = Instant::now();
     let mut child = command(qemu)
         .args(arguments)
@@ -123,7 +124,7 @@ where
         .spawn()?;
     let stderr = child.stderr.take();
     let machine = Machine {
-        qmp: Qmp::new(qmp.try_clone()?)?,
+        qmp: Qmp::new(qmp_writer),
         child,
         started,
     };

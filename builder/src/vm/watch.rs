@@ -240,7 +240,6 @@ impl Drop for Interrupts {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
-    use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
     use super::*;
@@ -273,16 +272,14 @@ mod tests {
         timeout: u64,
         questions: Vec<Question>,
     ) -> (Result<(Timeline, Vec<Answer>), Error>, Recorder) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("qemu");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let goal = Goal {
             exit_when_ready: true,
             timeout: Some(Duration::from_secs(timeout)),
         };
         let mut recorder = Recorder::default();
-        let result = watch(&path, &[], goal, questions, &mut recorder);
+        let arguments = ["-c".into(), script.into()];
+        let shell = Path::new("/bin/sh");
+        let result = watch(shell, &arguments, goal, questions, &mut recorder);
         (result, recorder)
     }
 
