@@ -55,19 +55,15 @@ pub enum LockError {
 }
 
 /// What is asked of a Debian archive; the key of an entry.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
     /// Package names as written, sorted.
     pub packages: Vec<String>,
-    /// The release; absent: the host's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The release; `None`: the host's own.
     pub suite: Option<String>,
     /// Recommended packages too.
-    #[serde(default, skip_serializing_if = "is_false")]
     pub recommends: bool,
     /// Only the package itself, without what it depends on (kernels, boot loaders).
-    #[serde(default, skip_serializing_if = "is_false")]
     pub alone: bool,
 }
 
@@ -97,11 +93,39 @@ struct Document {
     debian: Vec<DebianEntry>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A request with its answer, as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DebianEntry {
-    #[serde(flatten)]
-    request: Request,
+    packages: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suite: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    recommends: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    alone: bool,
     package: Vec<Pinned>,
+}
+
+impl DebianEntry {
+    fn new(request: Request, package: Vec<Pinned>) -> Self {
+        Self {
+            packages: request.packages,
+            suite: request.suite,
+            recommends: request.recommends,
+            alone: request.alone,
+            package,
+        }
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            packages: self.packages.clone(),
+            suite: self.suite.clone(),
+            recommends: self.recommends,
+            alone: self.alone,
+        }
+    }
 }
 
 /// A lock file in memory.
@@ -146,17 +170,17 @@ impl Lock {
         if self.update && !self.fresh.contains(request) {
             return None;
         }
-        let entry = self.entries.iter().find(|e| e.request == *request)?;
+        let entry = self.entries.iter().find(|e| e.request() == *request)?;
         Some(&entry.package)
     }
 
     /// Pins a request.
     pub fn set(&mut self, request: Request, package: Vec<Pinned>) {
         self.fresh.push(request.clone());
-        match self.entries.iter_mut().find(|e| e.request == request) {
+        match self.entries.iter_mut().find(|e| e.request() == request) {
             Some(entry) if entry.package == package => return,
             Some(entry) => entry.package = package,
-            None => self.entries.push(DebianEntry { request, package }),
+            None => self.entries.push(DebianEntry::new(request, package)),
         }
         self.changed = true;
     }
@@ -170,11 +194,11 @@ impl Lock {
             return Ok(());
         }
         for entry in Self::open(&self.path, false)?.entries {
-            if !self.entries.iter().any(|e| e.request == entry.request) {
+            if !self.entries.iter().any(|e| e.request() == entry.request()) {
                 self.entries.push(entry);
             }
         }
-        self.entries.sort_by(|a, b| a.request.cmp(&b.request));
+        self.entries.sort_by(|a, b| a.request().cmp(&b.request()));
         let text = render(&mut self.entries);
         self.write(&text).map_err(|source| LockError::File {
             operation: "write",
@@ -352,7 +376,14 @@ mod tests {
             ),
             ("x = 1\n", "no valid version"),
             ("version = 1\nx = 1\n", "coracle.lock:2:"),
-            (&format!("version = 1\n{package}"), "missing field"),
+            (
+                &format!("version = 1\n{package}"),
+                "coracle.lock:4: the lock file is damaged: missing field",
+            ),
+            (
+                "version = 1\n[[debian]]\npackages = []\npackage = []\nnew = 1\n",
+                "coracle.lock:5:",
+            ),
             (
                 &format!(
                     "version = 1\n{package}version = \"1\"\narchitecture = \"all\"\nsha256 = \"xy\"\nsize = 1\nfilename = \"f\"\n"

@@ -1,6 +1,7 @@
 //! Packages and images from the tools that make them, as the builder reads them.
 
 use std::fs;
+use std::path::Path;
 
 use builder::lock::{Lock, Pinned};
 use builder::progress::Progress;
@@ -133,9 +134,15 @@ const WANTED: [&str; 8] = [
     "loop",
 ];
 
+/// Kept from run to run: kernels are large. What is in it is checked by digest.
+fn kept_cache() -> Cache {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sources-cache");
+    Cache::open(Some(&path)).unwrap()
+}
+
 fn kernel_of(suite: &str, suffix: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(directory.path())).unwrap();
+    let cache = kept_cache();
     let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
     let progress = Progress::silent();
     let package = "linux-image-cloud-amd64";
@@ -194,7 +201,7 @@ fn kernel_of_trixie_has_its_modules_compressed() {
 #[test]
 fn boot_loader_of_debian_is_read() {
     let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(directory.path())).unwrap();
+    let cache = kept_cache();
     let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
     match Efi::from_package(None, &mut lock, &cache, &Progress::silent()) {
         Err(error) if error.to_string().contains("cannot be had") => {

@@ -21,7 +21,7 @@ pub(super) const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 const FORMAT: u32 = 1;
 const SCRIPT_CAP: u64 = 4 << 20;
 
-/// Left out; what is below one of them and begins with the second part is kept.
+/// Directories whose content is left out.
 const DROPPED: &[&[u8]] = &[
     b"usr/share/man/",
     b"usr/share/info/",
