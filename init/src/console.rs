@@ -3,7 +3,7 @@
 //! Writing never blocks PID 1: lines go into a bounded queue, and the queue goes to the console as fast as
 //! the console takes it. Init's own lines are always kept; a workload's line that finds the queue full is
 //! dropped and counted, and the count is said once there is room. Nothing that a workload prints can look
-//! like a line of init's: see [`LineSplitter`].
+//! like a line of init's: see [`crate::lines::LineSplitter`].
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -33,6 +33,7 @@ pub struct Console {
     device: Option<OwnedFd>,
     queue: VecDeque<u8>,
     lost: u64,
+    opened: Duration,
 }
 
 impl Console {
@@ -48,6 +49,7 @@ impl Console {
             device,
             queue: VecDeque::new(),
             lost: 0,
+            opened: now(),
         }
     }
 
@@ -101,6 +103,12 @@ impl Console {
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// When it was opened: what the kernel logged before is not of init's doing.
+    #[must_use]
+    pub const fn opened(&self) -> Duration {
+        self.opened
     }
 
     /// The console's descriptor, to wait on for writability.
@@ -172,6 +180,7 @@ mod tests {
             device: None,
             queue: VecDeque::new(),
             lost: 0,
+            opened: now(),
         };
         let text = "x".repeat(1000);
         for _ in 0..QUEUE_LIMIT / 1000 + 10 {
