@@ -7,19 +7,37 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Package, binary and the variable that names its path to `include_bytes!`.
-const PROGRAMS: [(&str, &str); 2] = [("coracle-init", "CORACLE_GUEST_INIT"), ("coracle-runtime", "CORACLE_GUEST_RUNTIME")];
+const PROGRAMS: [(&str, &str); 2] = [
+    ("coracle-init", "CORACLE_GUEST_INIT"),
+    ("coracle-runtime", "CORACLE_GUEST_RUNTIME"),
+];
 
 fn main() {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
     for input in ["Cargo.toml", "Cargo.lock", "config", "init", "runtime"] {
-        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(input).display()
+        );
     }
     let target = variable("TARGET");
     let target_dir = target_dir();
     let status = Command::new(variable("CARGO"))
         .current_dir(&workspace)
-        .args(["build", "--quiet", "--profile", "guest", "--bins", "--target", &target])
-        .args(PROGRAMS.iter().flat_map(|(package, _)| ["--package", package]))
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "guest",
+            "--bins",
+            "--target",
+            &target,
+        ])
+        .args(
+            PROGRAMS
+                .iter()
+                .flat_map(|(package, _)| ["--package", package]),
+        )
         .arg("--target-dir")
         .arg(&target_dir)
         .envs_of_the_guest(&workspace)
@@ -30,7 +48,14 @@ fn main() {
         Err(error) => panic!("cargo could not be started: {error}"),
     }
     for (program, name) in PROGRAMS {
-        println!("cargo::rustc-env={name}={}", target_dir.join(&target).join("guest").join(program).display());
+        println!(
+            "cargo::rustc-env={name}={}",
+            target_dir
+                .join(&target)
+                .join("guest")
+                .join(program)
+                .display()
+        );
     }
 }
 
@@ -41,7 +66,10 @@ fn variable(name: &str) -> String {
 /// `guest` beside the profiles' folders: `OUT_DIR` is `TARGET/PROFILE/build/PACKAGE/out`.
 fn target_dir() -> PathBuf {
     let out = PathBuf::from(variable("OUT_DIR"));
-    out.ancestors().nth(4).expect("OUT_DIR lies four folders deep").join("guest")
+    out.ancestors()
+        .nth(4)
+        .expect("OUT_DIR lies four folders deep")
+        .join("guest")
 }
 
 trait GuestEnvironment {
@@ -54,8 +82,15 @@ impl GuestEnvironment for Command {
     fn envs_of_the_guest(&mut self, workspace: &Path) -> &mut Self {
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
-            let cargo_home = text == "CARGO_HOME" || text.starts_with("CARGO_REGISTRIES") || text.starts_with("CARGO_NET") || text.starts_with("CARGO_HTTP");
-            if (text.starts_with("CARGO") && !cargo_home) || text.starts_with("RUSTC") || text == "RUSTFLAGS" || text.starts_with("CLIPPY") {
+            let cargo_home = text == "CARGO_HOME"
+                || text.starts_with("CARGO_REGISTRIES")
+                || text.starts_with("CARGO_NET")
+                || text.starts_with("CARGO_HTTP");
+            if (text.starts_with("CARGO") && !cargo_home)
+                || text.starts_with("RUSTC")
+                || text == "RUSTFLAGS"
+                || text.starts_with("CLIPPY")
+            {
                 self.env_remove(&name);
             }
         }
@@ -64,7 +99,10 @@ impl GuestEnvironment for Command {
         if let Ok(root) = workspace.canonicalize() {
             flags.push(remap(&root, "/coracle"));
         }
-        if let Some(home) = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"))) {
+        if let Some(home) = env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+        {
             flags.push(remap(&home, "/cargo"));
         }
         self.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

@@ -17,8 +17,15 @@ pub const VOLUMES_DIR: &str = "/state/volumes";
 
 /// The capabilities of a workload that runs as root and says nothing of capabilities: enough to take a low port,
 /// own its files and become another user, nothing that reaches the machine.
-pub const ROOT_CAPABILITIES: [&str; 7] =
-    ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"];
+pub const ROOT_CAPABILITIES: [&str; 7] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID",
+    "CAP_SETUID",
+];
 
 /// The process of a workload, resolved against its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +60,7 @@ pub fn capabilities(workload: &Workload, uid: u32) -> Vec<String> {
 
 /// The bundle's `config.json`; `lower` are the layers' directories in the machine, top first.
 pub fn config_json(workload: &Workload, process: &Process, lower: &[String]) -> Value {
+    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
     json!({
         "ociVersion": "1.2.0",
         "root": { "path": "rootfs", "readonly": workload.read_only },
@@ -62,7 +70,7 @@ pub fn config_json(workload: &Workload, process: &Process, lower: &[String]) -> 
         "annotations": annotations(workload, lower),
         "linux": {
             "cgroupsPath": format!("/coracle/{}", workload.name),
-            "namespaces": ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind })),
+            "namespaces": namespaces,
             "resources": resources(workload),
             "rootfsPropagation": "private",
             "maskedPaths": MASKED_PATHS,
@@ -74,13 +82,29 @@ pub fn config_json(workload: &Workload, process: &Process, lower: &[String]) -> 
 
 /// Kernel interfaces that tell about the machine or reach its hardware.
 const MASKED_PATHS: [&str; 13] = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-    "/sys/firmware", "/proc/kmsg",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/proc/kmsg",
 ];
 
 /// Kernel interfaces that may be read only.
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 fn process_json(process: &Process) -> Value {
     let granted = &process.capabilities;
@@ -103,7 +127,10 @@ fn process_json(process: &Process) -> Value {
 }
 
 fn annotations(workload: &Workload, lower: &[String]) -> Value {
-    let escaped: Vec<String> = lower.iter().map(|path| path.replace('\\', "\\\\").replace(':', "\\:")).collect();
+    let escaped: Vec<String> = lower
+        .iter()
+        .map(|path| path.replace('\\', "\\\\").replace(':', "\\:"))
+        .collect();
     let mut annotations = json!({ "org.coracle.rootfs.lower": escaped.join(":") });
     if !workload.read_only {
         annotations["org.coracle.rootfs.upper-size"] = json!(workload.scratch.to_string());
@@ -115,27 +142,75 @@ fn mounts(workload: &Workload) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        ),
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"],
+        ),
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", "ro"],
+        ),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        ),
     ];
     for file in ["resolv.conf", "hosts"] {
         let source = format!("/run/coracle/etc/{file}");
-        mounts.push(mount(&format!("/etc/{file}"), "bind", &source, &["bind", "ro", "nosuid", "noexec", "nodev"]));
+        mounts.push(mount(
+            &format!("/etc/{file}"),
+            "bind",
+            &source,
+            &["bind", "ro", "nosuid", "noexec", "nodev"],
+        ));
     }
     for volume in &workload.volumes {
         let source = format!("{VOLUMES_DIR}/{}", volume.name);
         let access = if volume.read_only { "ro" } else { "rw" };
-        mounts.push(mount(&volume.path, "bind", &source, &["bind", access, "nosuid", "nodev"]));
+        mounts.push(mount(
+            &volume.path,
+            "bind",
+            &source,
+            &["bind", access, "nosuid", "nodev"],
+        ));
     }
     mounts
 }
 
 /// Limits by cgroup v2; a processor's period is 100 ms.
 fn resources(workload: &Workload) -> Value {
+    // The runtime opens the default devices beside this rule; an image's own device nodes stay shut.
     let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     if let Some(limit) = workload.memory {
         resources["memory"] = json!({ "limit": limit, "swap": limit });
@@ -154,12 +229,22 @@ mod tests {
     use super::*;
 
     fn workload(extra: &str) -> Workload {
-        let text = format!("name = \"m\"\n[state]\nsize = \"64MiB\"\n[workload.w]\nimage = \"dir:x\"\n{extra}");
+        let text = format!(
+            "name = \"m\"\n[state]\nsize = \"64MiB\"\n[workload.w]\nimage = \"dir:x\"\n{extra}"
+        );
         config::parse(&text).unwrap().workloads.remove(0)
     }
 
     fn process(uid: u32, capabilities: Vec<String>) -> Process {
-        Process { args: vec!["/bin/true".into()], env: vec![], cwd: "/".into(), uid, gid: uid, additional_gids: vec![], capabilities }
+        Process {
+            args: vec!["/bin/true".into()],
+            env: vec![],
+            cwd: "/".into(),
+            uid,
+            gid: uid,
+            additional_gids: vec![],
+            capabilities,
+        }
     }
 
     #[test]
@@ -174,36 +259,66 @@ mod tests {
     fn a_plain_user_keeps_asked_capabilities_as_ambient_ones() {
         let asked = workload("capabilities = [\"NET_BIND_SERVICE\"]");
         let json = config_json(&asked, &process(33, capabilities(&asked, 33)), &[]);
-        assert_eq!(json["process"]["capabilities"]["ambient"], json!(["CAP_NET_BIND_SERVICE"]));
+        assert_eq!(
+            json["process"]["capabilities"]["ambient"],
+            json!(["CAP_NET_BIND_SERVICE"])
+        );
     }
 
     #[test]
     fn layers_are_joined_top_first_with_colons_escaped() {
-        let json = config_json(&workload(""), &process(0, vec![]), &["/a:b".into(), "/c".into()]);
+        let json = config_json(
+            &workload(""),
+            &process(0, vec![]),
+            &["/a:b".into(), "/c".into()],
+        );
         assert_eq!(json["annotations"]["org.coracle.rootfs.lower"], "/a\\:b:/c");
-        assert_eq!(json["annotations"]["org.coracle.rootfs.upper-size"], (64u64 << 20).to_string());
+        assert_eq!(
+            json["annotations"]["org.coracle.rootfs.upper-size"],
+            (64u64 << 20).to_string()
+        );
     }
 
     #[test]
     fn a_read_only_workload_has_no_upper_layer() {
-        let json = config_json(&workload("read_only = true"), &process(0, vec![]), &["/c".into()]);
-        assert!(json["annotations"].get("org.coracle.rootfs.upper-size").is_none());
+        let json = config_json(
+            &workload("read_only = true"),
+            &process(0, vec![]),
+            &["/c".into()],
+        );
+        assert!(
+            json["annotations"]
+                .get("org.coracle.rootfs.upper-size")
+                .is_none()
+        );
         assert_eq!(json["root"]["readonly"], true);
     }
 
     #[test]
     fn limits_become_cgroup_values() {
-        let json = config_json(&workload("memory = \"1MiB\"\ncpus = 1.5\npids = 10"), &process(0, vec![]), &[]);
+        let json = config_json(
+            &workload("memory = \"1MiB\"\ncpus = 1.5\npids = 10"),
+            &process(0, vec![]),
+            &[],
+        );
         let resources = &json["linux"]["resources"];
         assert_eq!(resources["memory"]["limit"], 1 << 20);
-        assert_eq!(resources["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
+        assert_eq!(
+            resources["cpu"],
+            json!({ "quota": 150_000, "period": 100_000 })
+        );
         assert_eq!(resources["pids"]["limit"], 10);
     }
 
     #[test]
     fn a_workload_shares_no_namespace_but_the_network() {
         let json = config_json(&workload(""), &process(0, vec![]), &[]);
-        let kinds: Vec<_> = json["linux"]["namespaces"].as_array().unwrap().iter().map(|n| n["type"].clone()).collect();
+        let kinds: Vec<_> = json["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n["type"].clone())
+            .collect();
         assert_eq!(kinds, ["pid", "mount", "ipc", "uts", "cgroup"]);
         assert_eq!(json["process"]["noNewPrivileges"], true);
     }

@@ -106,7 +106,11 @@ pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, D
         let region = layout.add(types::LINUX_GENERIC, plan.state_uuid(), "state", size);
         file.set_len(layout.disk_len()).map_err(DiskError::Write)?;
         let window = Region::new(file, region.start, region.len).fresh();
-        let options = ext4::Options { uuid: plan.state_uuid(), label: "state".to_owned(), time: plan.epoch };
+        let options = ext4::Options {
+            uuid: plan.state_uuid(),
+            label: "state".to_owned(),
+            time: plan.epoch,
+        };
         ext4::write(&window, &options)?;
     }
     let uki = uki(plan, &stub, &kernel, &initrd, &root.hash)?;
@@ -115,7 +119,10 @@ pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, D
     let table = layout.table(disk_guid(plan, &root.hash));
     file.set_len(table.disk_len).map_err(DiskError::Write)?;
     gpt::write(file, &table)?;
-    Ok(Written { root_hash: hex(&root.hash), table })
+    Ok(Written {
+        root_hash: hex(&root.hash),
+        table,
+    })
 }
 
 /// Where the partitions lie.
@@ -125,18 +132,28 @@ struct Layout {
 
 impl Layout {
     fn new(name: &str, esp_len: u64) -> Self {
-        let mut layout = Self { partitions: Vec::new() };
+        let mut layout = Self {
+            partitions: Vec::new(),
+        };
         layout.add(types::ESP, named_uuid(&["esp", name]), "esp", esp_len);
         layout
     }
 
     /// The first free byte.
     fn end(&self) -> u64 {
-        self.partitions.last().map_or(ALIGNMENT, |p| (p.start + p.len).next_multiple_of(ALIGNMENT))
+        self.partitions
+            .last()
+            .map_or(ALIGNMENT, |p| (p.start + p.len).next_multiple_of(ALIGNMENT))
     }
 
     fn add(&mut self, type_guid: Uuid, unique_guid: Uuid, name: &str, len: u64) -> gpt::Partition {
-        let partition = gpt::Partition { type_guid, unique_guid, name: name.to_owned(), start: self.end(), len };
+        let partition = gpt::Partition {
+            type_guid,
+            unique_guid,
+            name: name.to_owned(),
+            start: self.end(),
+            len,
+        };
         self.partitions.push(partition.clone());
         partition
     }
@@ -146,7 +163,11 @@ impl Layout {
     }
 
     fn table(&self, disk_guid: Uuid) -> gpt::Table {
-        gpt::Table { disk_guid, disk_len: self.disk_len(), partitions: self.partitions.clone() }
+        gpt::Table {
+            disk_guid,
+            disk_len: self.disk_len(),
+            partitions: self.partitions.clone(),
+        }
     }
 }
 
@@ -155,12 +176,21 @@ struct Root {
 }
 
 /// The root and its hash tree; their GUIDs are the two halves of the hash (Discoverable Partitions Specification).
-fn write_root(file: &File, plan: &Plan, layout: &mut Layout, progress: &Progress) -> Result<Root, DiskError> {
+fn write_root(
+    file: &File,
+    plan: &Plan,
+    layout: &mut Layout,
+    progress: &Progress,
+) -> Result<Root, DiskError> {
     let start = layout.end();
     let len = {
         let step = progress.step("writing the root file system", None);
         let mut window = Region::new(file, start, u64::MAX / 2 - start).fresh();
-        let options = erofs::Options { uuid: named_uuid(&["root", &plan.boot_spec.name]), volume_name: "root".to_owned(), build_time: plan.epoch };
+        let options = erofs::Options {
+            uuid: named_uuid(&["root", &plan.boot_spec.name]),
+            volume_name: "root".to_owned(),
+            build_time: plan.epoch,
+        };
         let len = erofs::write(&mut window, &plan.root, &options)?;
         step.advance(len);
         len
@@ -168,13 +198,26 @@ fn write_root(file: &File, plan: &Plan, layout: &mut Layout, progress: &Progress
     let _step = progress.step("hashing the root for dm-verity", None);
     let tree_start = (start + len).next_multiple_of(ALIGNMENT);
     let tree_len = verity::hash_tree_len(len);
-    file.set_len(tree_start + tree_len).map_err(DiskError::Write)?;
+    file.set_len(tree_start + tree_len)
+        .map_err(DiskError::Write)?;
     let tree = Region::new(file, tree_start, tree_len).fresh();
-    let salt = Sha256::digest(format!("{}\0{}", plan.boot_spec.name, plan.boot_spec.version)).to_vec();
-    let params = verity::Params { salt, uuid: named_uuid(&["verity", &plan.boot_spec.name]) };
+    let salt = Sha256::digest(format!(
+        "{}\0{}",
+        plan.boot_spec.name, plan.boot_spec.version
+    ))
+    .to_vec();
+    let params = verity::Params {
+        salt,
+        uuid: named_uuid(&["verity", &plan.boot_spec.name]),
+    };
     let hash = verity::write(file, start, len, &tree, &params)?;
     layout.add(types::ROOT_X86_64, half(&hash, 0), "root", len);
-    layout.add(types::ROOT_X86_64_VERITY, half(&hash, 16), "root-verity", tree_len);
+    layout.add(
+        types::ROOT_X86_64_VERITY,
+        half(&hash, 16),
+        "root-verity",
+        tree_len,
+    );
     Ok(Root { hash })
 }
 
@@ -200,7 +243,13 @@ fn initrd(tree: &Tree) -> Result<Vec<u8>, DiskError> {
     Ok(bytes)
 }
 
-fn uki(plan: &Plan, stub: &[u8], kernel: &[u8], initrd: &[u8], hash: &verity::Hash) -> Result<Vec<u8>, DiskError> {
+fn uki(
+    plan: &Plan,
+    stub: &[u8],
+    kernel: &[u8],
+    initrd: &[u8],
+    hash: &verity::Hash,
+) -> Result<Vec<u8>, DiskError> {
     let command_line = plan.command_line(&hex(hash));
     let sections: [(&str, &[u8]); 5] = [
         (".osrel", plan.os_release.as_bytes()),
@@ -218,16 +267,34 @@ fn esp_len(uki: usize, loader: usize) -> u64 {
     needed.next_multiple_of(ALIGNMENT).max(LEAST_ESP)
 }
 
-fn write_esp(file: &File, plan: &Plan, layout: &Layout, loader: Vec<u8>, uki: Vec<u8>) -> Result<(), DiskError> {
+fn write_esp(
+    file: &File,
+    plan: &Plan,
+    layout: &Layout,
+    loader: Vec<u8>,
+    uki: Vec<u8>,
+) -> Result<(), DiskError> {
     let esp = &layout.partitions[0];
     let mut tree = Tree::default();
     let loader = Content::Bytes(loader.into());
     tree.put_file("EFI/BOOT/BOOTX64.EFI", 0o755, loader.clone())?;
     tree.put_file("EFI/systemd/systemd-bootx64.efi", 0o755, loader)?;
-    tree.put_file("loader/loader.conf", 0o644, Content::Bytes(b"timeout 0\neditor no\n"[..].into()))?;
+    tree.put_file(
+        "loader/loader.conf",
+        0o644,
+        Content::Bytes(b"timeout 0\neditor no\n"[..].into()),
+    )?;
     tree.put_file(&plan.uki_path(), 0o755, Content::Bytes(uki.into()))?;
-    let volume_id = u32::from_le_bytes(esp.unique_guid.as_bytes()[..4].try_into().unwrap_or_default());
-    let options = fat::Options { volume_id, label: "ESP".to_owned(), mtime: plan.epoch };
+    let volume_id = u32::from_le_bytes(
+        esp.unique_guid.as_bytes()[..4]
+            .try_into()
+            .unwrap_or_default(),
+    );
+    let options = fat::Options {
+        volume_id,
+        label: "ESP".to_owned(),
+        mtime: plan.epoch,
+    };
     let mut window = Region::new(file, esp.start, esp.len).fresh();
     Ok(fat::write(&mut window, esp.len, &options, &tree)?)
 }
@@ -236,8 +303,12 @@ fn write_esp(file: &File, plan: &Plan, layout: &Layout, loader: Vec<u8>, uki: Ve
 fn bytes(content: &Content) -> Result<Vec<u8>, DiskError> {
     match content {
         Content::Bytes(bytes) => Ok(bytes.to_vec()),
-        Content::Range { path, offset, len } => read_range(path, *offset, *len)
-            .map_err(|source| DiskError::Read { path: path.to_path_buf(), source }),
+        Content::Range { path, offset, len } => {
+            read_range(path, *offset, *len).map_err(|source| DiskError::Read {
+                path: path.to_path_buf(),
+                source,
+            })
+        }
     }
 }
 

@@ -19,12 +19,18 @@ pub enum Failure {
 impl Failure {
     /// A failure of the work.
     pub fn work(error: impl Into<anyhow::Error>) -> Self {
-        Self::Work { error: error.into(), hint: None }
+        Self::Work {
+            error: error.into(),
+            hint: None,
+        }
     }
 
     /// A failure of the work with what to do about it.
     pub fn work_with_hint(error: impl Into<anyhow::Error>, hint: Option<String>) -> Self {
-        Self::Work { error: error.into(), hint }
+        Self::Work {
+            error: error.into(),
+            hint,
+        }
     }
 
     /// The process's exit code.
@@ -79,7 +85,10 @@ mod tests {
     fn the_chain_is_one_line_and_the_hint_stands_apart() {
         let error = anyhow::anyhow!("disk full").context("cannot write a.img");
         let failure = Failure::work_with_hint(error, Some("make room".into()));
-        assert_eq!(failure.render(), "error: cannot write a.img: disk full\n\nhint: make room\n");
+        assert_eq!(
+            failure.render(),
+            "error: cannot write a.img: disk full\n\nhint: make room\n"
+        );
         assert_eq!(failure.exit_code(), 1);
     }
 }

@@ -13,8 +13,6 @@ use crate::disk::types;
 use crate::format::region::Region;
 use crate::format::{erofs, fat, gpt, pe, verity};
 
-/// The most bytes of a UKI that are read.
-const UKI_CAP: u64 = 1 << 30;
 /// The most bytes of a boot specification that are read.
 const BOOT_SPEC_CAP: u64 = 16 << 20;
 
@@ -62,7 +60,7 @@ pub enum ImageError {
     NoSection(&'static str),
     /// The root does not read.
     #[error("cannot read the root file system")]
-    Root(#[from] erofs::ErofsReadError),
+    Root(#[from] erofs::ReadError),
     /// The boot specification is not one.
     #[error("the root's boot specification is damaged")]
     BootSpec(#[from] serde_json::Error),
@@ -102,7 +100,7 @@ impl Uki {
         self.sections
             .iter()
             .find(|section| section.name == name)
-            .and_then(|section| self.bytes.get(section.file_range.clone()))
+            .map(|section| section.data(&self.bytes))
             .ok_or(ImageError::NoSection(name))
     }
 
@@ -112,13 +110,17 @@ impl Uki {
     /// [`ImageError::NoSection`].
     pub fn command_line(&self) -> Result<String, ImageError> {
         let bytes = self.section(".cmdline")?;
-        Ok(String::from_utf8_lossy(bytes).trim_end_matches(['\0', '\n']).to_owned())
+        Ok(String::from_utf8_lossy(bytes)
+            .trim_end_matches(['\0', '\n'])
+            .to_owned())
     }
 
     /// The root hash of the command line, if it has one.
     pub fn root_hash(&self) -> Option<String> {
         let line = self.command_line().ok()?;
-        line.split_whitespace().find_map(|word| word.strip_prefix("roothash=")).map(str::to_owned)
+        line.split_whitespace()
+            .find_map(|word| word.strip_prefix("roothash="))
+            .map(str::to_owned)
     }
 }
 
@@ -128,8 +130,14 @@ impl DiskImage {
     /// # Errors
     /// [`ImageError::Open`] and [`ImageError::Table`].
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = File::open(path).map_err(|source| ImageError::Open { path: path.to_owned(), source })?;
-        let table = gpt::read(&file).map_err(|source| ImageError::Table { path: path.to_owned(), source })?;
+        let file = File::open(path).map_err(|source| ImageError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let table = gpt::read(&file).map_err(|source| ImageError::Table {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self { file, table })
     }
 
@@ -138,8 +146,14 @@ impl DiskImage {
     /// # Errors
     /// [`ImageError::NoPartition`] with `name`.
     pub fn partition(&self, type_guid: Uuid, name: &'static str) -> Result<Region<'_>, ImageError> {
-        let found = self.table.partitions.iter().find(|p| p.type_guid == type_guid);
-        found.map(|p| Region::new(&self.file, p.start, p.len)).ok_or(ImageError::NoPartition(name))
+        let found = self
+            .table
+            .partitions
+            .iter()
+            .find(|p| p.type_guid == type_guid);
+        found
+            .map(|p| Region::new(&self.file, p.start, p.len))
+            .ok_or(ImageError::NoPartition(name))
     }
 
     /// The UKI that systemd-boot starts: the last by name.
@@ -148,11 +162,22 @@ impl DiskImage {
     /// The ESP or the UKI is absent or damaged.
     pub fn uki(&self) -> Result<Uki, ImageError> {
         let esp = self.partition(types::ESP, "EFI system")?;
-        let name = fat::list(&esp, "EFI/Linux")?.into_iter().filter(|name| name.ends_with(".efi")).max();
-        let path = format!("EFI/Linux/{}", name.ok_or(ImageError::NoUki)?);
-        let bytes = fat::read_file(&esp, &path, UKI_CAP)?;
-        let sections = pe::sections(&bytes).map_err(|source| ImageError::Uki { name: path.clone(), source })?;
-        Ok(Uki { path, bytes, sections })
+        let path = fat::list(&esp)?
+            .into_iter()
+            .map(|listed| listed.path)
+            .filter(|path| path.starts_with("EFI/Linux/") && path.ends_with(".efi"))
+            .max();
+        let path = path.ok_or(ImageError::NoUki)?;
+        let bytes = fat::read_file(&esp, &path)?;
+        let sections = pe::sections(&bytes).map_err(|source| ImageError::Uki {
+            name: path.clone(),
+            source,
+        })?;
+        Ok(Uki {
+            path,
+            bytes,
+            sections,
+        })
     }
 
     /// The boot specification in the root.
@@ -163,7 +188,11 @@ impl DiskImage {
         let root = erofs::Image::open(self.partition(types::ROOT_X86_64, "root")?)?;
         let bytes = root.read(BOOT_SPEC_PATH, BOOT_SPEC_CAP)?;
         let spec: BootSpec = serde_json::from_slice(&bytes)?;
-        if spec.format == BOOT_SPEC_FORMAT { Ok(spec) } else { Err(ImageError::OtherFormat(spec.format)) }
+        if spec.format == BOOT_SPEC_FORMAT {
+            Ok(spec)
+        } else {
+            Err(ImageError::OtherFormat(spec.format))
+        }
     }
 
     /// Whether the whole root fits a root hash in hexadecimal.

@@ -11,14 +11,14 @@ use config::{Diagnostic, value};
 use crate::bundle::{self, Process, VOLUMES_DIR};
 use crate::cli::Choice;
 use crate::failure::Failure;
-use crate::lock::Lock;
+use crate::lock::{LOCK_FILE, Lock};
 use crate::machine_file::MachineFile;
 use crate::overlay_files::file_layer;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
-use crate::source::efi::{self, Efi};
-use crate::source::image::{Image, Layer};
-use crate::source::kernel::{self, Kernel};
+use crate::source::efi::Efi;
+use crate::source::image::{Image, ImageConfig, Layer};
+use crate::source::kernel::Kernel;
 use crate::source::modules::{self, Module};
 use crate::source::user::{User, resolve_user};
 use crate::source::{debian, load};
@@ -26,7 +26,14 @@ use crate::source::{debian, load};
 /// What leads to the root: the disk, dm-verity and EROFS.
 const INITRD_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "dm_verity", "erofs"];
 /// What the running machine needs: containers, state, network, power button, entropy.
-const ROOT_MODULES: [&str; 6] = ["overlay", "ext4", "virtio_net", "button", "evdev", "virtio_rng"];
+const ROOT_MODULES: [&str; 6] = [
+    "overlay",
+    "ext4",
+    "virtio_net",
+    "button",
+    "evdev",
+    "virtio_rng",
+];
 
 /// The search path of a workload whose image names none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -70,11 +77,12 @@ pub struct WorkloadInput {
 pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Result<Inputs, Failure> {
     let spec = &file.spec;
     let cache = Cache::open(None)?;
-    let mut lock = Lock::open(&file.folder().join("coracle.lock"))?;
-    if choice.update {
-        lock.renew();
-    }
-    let sources = Sources { file, cache: &cache, progress };
+    let mut lock = Lock::open(&file.folder().join(LOCK_FILE), choice.update)?;
+    let sources = Sources {
+        file,
+        cache: &cache,
+        progress,
+    };
     let kernel = sources.kernel(choice, &mut lock)?;
     let initrd_modules = sources.modules(&kernel, &INITRD_MODULES, &spec.initrd_modules)?;
     let mut root_modules = sources.modules(&kernel, &ROOT_MODULES, &spec.extra_modules)?;
@@ -85,7 +93,13 @@ pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Resul
         workloads.push(sources.workload(spec, workload, &mut lock)?);
     }
     lock.save()?;
-    Ok(Inputs { kernel, initrd_modules, root_modules, efi, workloads })
+    Ok(Inputs {
+        kernel,
+        initrd_modules,
+        root_modules,
+        efi,
+        workloads,
+    })
 }
 
 /// What every source needs.
@@ -103,29 +117,65 @@ impl Sources<'_> {
             (None, KernelSource::Package { name, suite }) => (name, suite.clone()),
             (None, KernelSource::Files { image, modules }) => {
                 let path = |text: &Text| self.file.folder().join(text.get_ref());
-                return kernel::from_files(&path(image), &path(modules)).map_err(|error| self.at(image, error));
+                return Kernel::from_paths(&path(image), &path(modules))
+                    .map_err(|error| self.at(image, error));
             }
         };
-        Ok(kernel::from_package(package.0, package.1.as_deref(), lock, self.cache, self.progress)?)
+        Ok(Kernel::from_package(
+            package.0,
+            package.1.as_deref(),
+            lock,
+            self.cache,
+            self.progress,
+        )?)
     }
 
-    fn modules(&self, kernel: &Kernel, needed: &[&str], asked: &[String]) -> Result<Vec<Module>, Failure> {
-        let wanted: Vec<&str> = needed.iter().copied().chain(asked.iter().map(String::as_str)).collect();
-        Ok(modules::resolve(kernel, &wanted)?)
+    fn modules(
+        &self,
+        kernel: &Kernel,
+        needed: &[&str],
+        asked: &[String],
+    ) -> Result<Vec<Module>, Failure> {
+        let wanted: Vec<&str> = needed
+            .iter()
+            .copied()
+            .chain(asked.iter().map(String::as_str))
+            .collect();
+        Ok(modules::resolve(kernel, &wanted, self.cache)?)
     }
 
     fn efi(&self, lock: &mut Lock) -> Result<Efi, Failure> {
         let spec = &self.file.spec;
-        let path = |text: &Option<Text>| text.as_ref().map(|text| self.file.folder().join(text.get_ref()));
-        Ok(efi::load(path(&spec.loader).as_deref(), path(&spec.stub).as_deref(), lock, self.cache, self.progress)?)
+        match &spec.boot_files {
+            Some((loader, stub)) => {
+                let path = |text: &Text| self.file.folder().join(text.get_ref());
+                Efi::from_paths(&path(loader), &path(stub)).map_err(|error| self.at(loader, error))
+            }
+            None => Ok(Efi::from_package(
+                spec.debian_suite.as_deref(),
+                lock,
+                self.cache,
+                self.progress,
+            )?),
+        }
     }
 
-    fn workload(&self, spec: &Spec, workload: &Workload, lock: &mut Lock) -> Result<WorkloadInput, Failure> {
+    fn workload(
+        &self,
+        spec: &Spec,
+        workload: &Workload,
+        lock: &mut Lock,
+    ) -> Result<WorkloadInput, Failure> {
         let mut image = match &workload.source {
-            Source::Image(reference) => load(reference.get_ref(), self.file.folder(), self.cache, self.progress)
-                .map_err(|error| self.at(reference, error))?,
+            Source::Image(reference) => load(
+                reference.get_ref(),
+                self.file.folder(),
+                self.cache,
+                self.progress,
+            )
+            .map_err(|error| self.at(reference, error))?,
             Source::Debian(packages) => {
-                debian::image(packages.get_ref(), spec.debian_suite.as_deref(), lock, self.cache, self.progress)?
+                self.debian(packages.get_ref(), spec.debian_suite.as_deref(), lock)?
             }
         };
         if let Some(layer) = self.files(workload, &image)? {
@@ -141,6 +191,33 @@ impl Sources<'_> {
         })
     }
 
+    /// A root of Debian packages, as an image of one layer that says nothing of how to run it.
+    fn debian(
+        &self,
+        packages: &[String],
+        suite: Option<&str>,
+        lock: &mut Lock,
+    ) -> Result<Image, Failure> {
+        let request = debian::request(packages, suite, false);
+        let pins = debian::resolve(&request, lock, self.cache, self.progress).map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            Failure::work_with_hint(error, hint)
+        })?;
+        let unpacked = debian::unpack(&pins, suite, self.cache, self.progress)?;
+        if !unpacked.uncovered.is_empty() {
+            self.progress.note(format!(
+                "note: nothing of a package is run; these have maintainer scripts that may do more: {}",
+                unpacked.uncovered.join(" ")
+            ));
+        }
+        let digest = format!("sha256:{}", unpacked.layer.id);
+        Ok(Image {
+            layers: vec![unpacked.layer],
+            config: ImageConfig::default(),
+            digest,
+        })
+    }
+
     /// The layer of the file's own `files`, if there are any.
     fn files(&self, workload: &Workload, image: &Image) -> Result<Option<Layer>, Failure> {
         if workload.files.is_empty() {
@@ -148,7 +225,9 @@ impl Sources<'_> {
         }
         let read = |text: &Text| {
             let path = self.file.folder().join(text.get_ref());
-            std::fs::read(&path).map(Arc::from).map_err(|error| self.at(text, error))
+            std::fs::read(&path)
+                .map(Arc::from)
+                .map_err(|error| self.at(text, error))
         };
         let mut contents = Vec::new();
         for file in &workload.files {
@@ -160,14 +239,24 @@ impl Sources<'_> {
         }
         file_layer(image, &workload.files, contents)
             .map(Some)
-            .map_err(|error| Failure::work(anyhow::Error::new(error).context(format!("workload {}", workload.name))))
+            .map_err(|error| {
+                Failure::work(
+                    anyhow::Error::new(error).context(format!("workload {}", workload.name)),
+                )
+            })
     }
 
     fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
         match (&workload.user, &image.config.user) {
-            (Some(text), _) => resolve_user(image, text.get_ref()).map_err(|error| self.at(text, error)),
-            (None, Some(text)) if !text.is_empty() => resolve_user(image, text)
-                .map_err(|error| Failure::work(anyhow::Error::new(error).context(format!("the image of workload {}", workload.name)))),
+            (Some(text), _) => {
+                resolve_user(image, text.get_ref()).map_err(|error| self.at(text, error))
+            }
+            (None, Some(text)) if !text.is_empty() => resolve_user(image, text).map_err(|error| {
+                Failure::work(
+                    anyhow::Error::new(error)
+                        .context(format!("the image of workload {}", workload.name)),
+                )
+            }),
             _ => resolve_user(image, "0").map_err(Failure::work),
         }
     }
@@ -186,7 +275,13 @@ impl Sources<'_> {
             cwd: workload
                 .working_dir
                 .clone()
-                .or_else(|| image.config.working_dir.clone().filter(|dir| dir.starts_with('/')))
+                .or_else(|| {
+                    image
+                        .config
+                        .working_dir
+                        .clone()
+                        .filter(|dir| dir.starts_with('/'))
+                })
                 .unwrap_or_else(|| "/".to_owned()),
             uid: user.uid,
             gid: user.gid,
@@ -208,15 +303,27 @@ fn arguments(workload: &Workload, image: &Image) -> Vec<String> {
         Some(command) => command.clone(),
         None => {
             let behind = workload.args.as_ref().unwrap_or(&image.config.command);
-            image.config.entrypoint.iter().chain(behind).cloned().collect()
+            image
+                .config
+                .entrypoint
+                .iter()
+                .chain(behind)
+                .cloned()
+                .collect()
         }
     }
 }
 
 /// The image's variables, then the file's in their place; `PATH` and `HOME` are always there.
 fn environment(workload: &Workload, image: &Image, user: &User) -> Vec<String> {
-    let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOME={}", user.home.as_deref().unwrap_or("/"))];
-    let own = workload.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let mut env = vec![
+        DEFAULT_PATH.to_owned(),
+        format!("HOME={}", user.home.as_deref().unwrap_or("/")),
+    ];
+    let own = workload
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
     for pair in image.config.env.iter().cloned().chain(own) {
         let name = pair.split('=').next().unwrap_or_default().to_owned();
         env.retain(|other| other.split('=').next() != Some(&name));
@@ -234,8 +341,18 @@ fn volumes(workload: &Workload, image: &Image, user: &User) -> Vec<BootVolume> {
             .filter(|(layer, id)| layer.tree.entries(*id).is_some())
             .map(|(layer, id)| &layer.tree.inode(id).metadata);
         match directory {
-            Some(meta) => BootVolume { path, uid: meta.uid, gid: meta.gid, mode: u32::from(meta.mode) },
-            None => BootVolume { path, uid: user.uid, gid: user.gid, mode: 0o755 },
+            Some(meta) => BootVolume {
+                path,
+                uid: meta.uid,
+                gid: meta.gid,
+                mode: u32::from(meta.mode),
+            },
+            None => BootVolume {
+                path,
+                uid: user.uid,
+                gid: user.gid,
+                mode: 0o755,
+            },
         }
     };
     workload.volumes.iter().map(volume).collect()

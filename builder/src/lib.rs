@@ -1,8 +1,22 @@
 //! The builder behind the `coracle` command.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
+pub mod cli;
+pub mod commands;
+pub mod disk;
+pub mod failure;
 pub mod format;
+pub mod guest;
+pub mod image;
+pub mod inputs;
+pub mod lock;
+pub mod machine_file;
+pub mod output;
+pub mod overlay_files;
+pub mod plan;
 pub mod progress;
+pub mod seccomp;
 pub mod source;
 pub mod tree;
 pub mod vm;

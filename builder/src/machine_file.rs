@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use config::spec::{FileContent, KernelSource, Source};
 use config::manifest::Text;
+use config::spec::{FileContent, KernelSource, Source};
 use config::{Diagnostic, Diagnostics, Spec};
 
 use crate::failure::Failure;
@@ -29,9 +29,17 @@ impl MachineFile {
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let text = read(path)?;
         let spec = config::parse(&text).map_err(|mistakes| rendered(path, &text, &mistakes))?;
-        let file = Self { path: path.to_owned(), spec, text };
+        let file = Self {
+            path: path.to_owned(),
+            spec,
+            text,
+        };
         let missing = file.missing_references();
-        if missing.is_empty() { Ok(file) } else { Err(rendered(path, &file.text, &Diagnostics(missing))) }
+        if missing.is_empty() {
+            Ok(file)
+        } else {
+            Err(rendered(path, &file.text, &Diagnostics(missing)))
+        }
     }
 
     /// The folder that the file's relative paths start from.
@@ -49,8 +57,8 @@ impl MachineFile {
 
     fn missing_references(&self) -> Vec<Diagnostic> {
         let mut references: Vec<(&Text, PathBuf)> = Vec::new();
-        for text in [&self.spec.loader, &self.spec.stub].into_iter().flatten() {
-            references.push((text, PathBuf::from(text.get_ref())));
+        if let Some((loader, stub)) = &self.spec.boot_files {
+            references.extend([loader, stub].map(|text| (text, PathBuf::from(text.get_ref()))));
         }
         if let KernelSource::Files { image, modules } = &self.spec.kernel {
             references.extend([image, modules].map(|text| (text, PathBuf::from(text.get_ref()))));
@@ -65,12 +73,17 @@ impl MachineFile {
                 }
             }
         }
-        references.into_iter().filter_map(|(text, path)| self.missing(text, &path)).collect()
+        references
+            .into_iter()
+            .filter_map(|(text, path)| self.missing(text, &path))
+            .collect()
     }
 
     /// The path of `TRANSPORT:PATH[:TAG]`: with the tag if a file of that whole name exists, else without it.
     fn image_path(&self, reference: &str) -> PathBuf {
-        let rest = reference.split_once(':').map_or(reference, |(_, rest)| rest);
+        let rest = reference
+            .split_once(':')
+            .map_or(reference, |(_, rest)| rest);
         match rest.rsplit_once(':') {
             Some((path, _)) if !self.folder().join(rest).exists() => PathBuf::from(path),
             _ => PathBuf::from(rest),
@@ -82,19 +95,32 @@ impl MachineFile {
         if full.exists() {
             return None;
         }
-        let hint = format!("{} does not exist; paths start from the file's own folder", full.display());
+        let hint = format!(
+            "{} does not exist; paths start from the file's own folder",
+            full.display()
+        );
         Some(Diagnostic::at(text.span(), format!("`{}`: no such file", text.get_ref())).hint(hint))
     }
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let cannot = |why: String| Failure::Input(format!("error: cannot read {}: {why}", path.display()));
-    let len = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?.len();
+    let cannot =
+        |why: String| Failure::Input(format!("error: cannot read {}: {why}", path.display()));
+    let len = std::fs::metadata(path)
+        .map_err(|e| cannot(e.to_string()))?
+        .len();
     if len > MAX_LEN {
-        return Err(cannot(format!("{len} bytes are more than a machine's file has ({MAX_LEN} at most)")));
+        return Err(cannot(format!(
+            "{len} bytes are more than a machine's file has ({MAX_LEN} at most)"
+        )));
     }
     let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
-    String::from_utf8(bytes).map_err(|e| cannot(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())))
+    String::from_utf8(bytes).map_err(|e| {
+        cannot(format!(
+            "byte {} is not UTF-8",
+            e.utf8_error().valid_up_to()
+        ))
+    })
 }
 
 fn rendered(path: &Path, text: &str, mistakes: &Diagnostics) -> Failure {
@@ -109,9 +135,18 @@ mod tests {
     fn what_the_file_refers_to_must_exist() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("os.toml");
-        std::fs::write(&path, "name = \"a\"\n[workload.w]\nimage = \"oci:none:latest\"\n").unwrap();
-        let Err(Failure::Input(text)) = MachineFile::load(&path) else { panic!("accepted") };
-        assert!(text.contains("os.toml:3:9") && text.contains("no such file"), "{text}");
+        std::fs::write(
+            &path,
+            "name = \"a\"\n[workload.w]\nimage = \"oci:none:latest\"\n",
+        )
+        .unwrap();
+        let Err(Failure::Input(text)) = MachineFile::load(&path) else {
+            panic!("accepted")
+        };
+        assert!(
+            text.contains("os.toml:3:9") && text.contains("no such file"),
+            "{text}"
+        );
         std::fs::create_dir(folder.path().join("none")).unwrap();
         assert!(MachineFile::load(&path).is_ok());
     }
@@ -121,7 +156,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("os.toml");
         std::fs::write(&path, b"name = \"\xff\"").unwrap();
-        let Err(Failure::Input(text)) = MachineFile::load(&path) else { panic!("accepted") };
+        let Err(Failure::Input(text)) = MachineFile::load(&path) else {
+            panic!("accepted")
+        };
         assert!(text.contains("byte 8 is not UTF-8"), "{text}");
         assert!(MachineFile::load(folder.path()).is_err());
     }

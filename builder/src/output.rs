@@ -36,7 +36,11 @@ impl Output {
     /// # Errors
     /// The folder is missing or cannot be written, or `target` is a folder.
     pub fn create(target: &Path) -> Result<Self, OutputError> {
-        let fail = |source: io::Error| OutputError { operation: "create", path: target.to_owned(), source };
+        let fail = |source: io::Error| OutputError {
+            operation: "create",
+            path: target.to_owned(),
+            source,
+        };
         if target.is_dir() {
             return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
         }
@@ -44,12 +48,22 @@ impl Output {
             Ok(file) => (file, None),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
                 let hidden = hidden_name(target);
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&hidden).map_err(fail)?;
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .open(&hidden)
+                    .map_err(fail)?;
                 (file, Some(hidden))
             }
             Err(errno) => return Err(fail(errno.into())),
         };
-        Ok(Self { file, target: target.to_owned(), hidden })
+        Ok(Self {
+            file,
+            target: target.to_owned(),
+            hidden,
+        })
     }
 
     /// The file, to read and write.
@@ -62,14 +76,19 @@ impl Output {
     /// # Errors
     /// The disk is full, or the folder is gone.
     pub fn commit(mut self) -> Result<(), OutputError> {
-        let fail = |operation, source: io::Error| OutputError { operation, path: self.target.clone(), source };
+        let fail = |operation, source: io::Error| OutputError {
+            operation,
+            path: self.target.clone(),
+            source,
+        };
         self.file.sync_data().map_err(|e| fail("write", e))?;
         if self.hidden.is_none() {
             let hidden = hidden_name(&self.target);
             // What an earlier build left, killed between the two calls below.
             let _ = std::fs::remove_file(&hidden);
             let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            rustix::fs::linkat(CWD, from.as_str(), CWD, &hidden, AtFlags::SYMLINK_FOLLOW).map_err(|e| fail("name", e.into()))?;
+            rustix::fs::linkat(CWD, from.as_str(), CWD, &hidden, AtFlags::SYMLINK_FOLLOW)
+                .map_err(|e| fail("name", e.into()))?;
             self.hidden = Some(hidden);
         }
         if let Some(hidden) = &self.hidden {
@@ -112,7 +131,10 @@ mod tests {
     use std::io::Write;
 
     fn names(folder: &Path) -> Vec<String> {
-        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     #[test]

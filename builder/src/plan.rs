@@ -22,8 +22,8 @@ use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
 const MODULES_DIR: &str = "/usr/lib/coracle/modules";
 /// Where the state partition is mounted.
 const STATE_MOUNT_POINT: &str = "/state";
-/// Overlayfs takes its layers in one page of options; this leaves room for the others.
-const LOWER_OPTION_LIMIT: usize = 3800;
+/// The most layers that overlayfs stacks.
+const MOST_LAYERS: usize = 500;
 
 /// Words that every machine's command line has. `cryptomgr.notests` saves the kernel's self-tests of its crypto
 /// (over a third of a small guest's boot); `panic=10` reboots a machine that nobody watches.
@@ -33,7 +33,9 @@ const COMMAND_LINE: [&str; 4] = ["console=ttyS0", "quiet", "panic=10", "cryptomg
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Too many layers for overlayfs.
-    #[error("workload {workload}: {layers} layers are more than overlayfs can take at once")]
+    #[error(
+        "workload {workload}: {layers} layers are more than the {MOST_LAYERS} that overlayfs stacks"
+    )]
     TooManyLayers {
         /// The workload.
         workload: String,
@@ -79,7 +81,11 @@ impl Plan {
     pub fn new(spec: &Spec, inputs: Inputs, epoch: i64) -> Result<Self, PlanError> {
         let os_release = os_release(spec);
         let root_modules = module_paths(&inputs.root_modules, MODULES_DIR);
-        let boot_spec = boot_spec(spec, &inputs, root_modules.iter().map(|(path, _)| path.clone()).collect());
+        let boot_spec = boot_spec(
+            spec,
+            &inputs,
+            root_modules.iter().map(|(path, _)| path.clone()).collect(),
+        );
         let mut root = base_root(&os_release)?;
         for (path, content) in root_modules {
             root.put_file(&path, 0o644, content)?;
@@ -106,8 +112,11 @@ impl Plan {
     /// The kernel's command line for a root hash in hexadecimal.
     pub fn command_line(&self, root_hash: &str) -> String {
         let hash = format!("roothash={root_hash}");
-        let words: Vec<&str> =
-            COMMAND_LINE.into_iter().chain([hash.as_str()]).chain(self.extra_words.iter().map(String::as_str)).collect();
+        let words: Vec<&str> = COMMAND_LINE
+            .into_iter()
+            .chain([hash.as_str()])
+            .chain(self.extra_words.iter().map(String::as_str))
+            .collect();
         words.join(" ")
     }
 
@@ -119,7 +128,10 @@ impl Plan {
 
     /// The UKI's place on the ESP, where systemd-boot looks for it (UAPI boot loader specification, type 2).
     pub fn uki_path(&self) -> String {
-        format!("EFI/Linux/{}_{}.efi", self.boot_spec.name, self.boot_spec.version)
+        format!(
+            "EFI/Linux/{}_{}.efi",
+            self.boot_spec.name, self.boot_spec.version
+        )
     }
 }
 
@@ -151,7 +163,11 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, modules: Vec<String>) -> BootSpec {
         interfaces: spec
             .interfaces
             .iter()
-            .map(|i| BootInterface { label: i.label.clone(), device: i.device.clone(), dhcp: i.dhcp })
+            .map(|i| BootInterface {
+                label: i.label.clone(),
+                device: i.device.clone(),
+                dhcp: i.dhcp,
+            })
             .collect(),
         workloads: inputs.workloads.iter().map(boot_workload).collect(),
     }
@@ -168,7 +184,11 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
         ports: workload
             .ports
             .iter()
-            .map(|p| BootPort { published: p.published, target: p.target, protocol: p.protocol })
+            .map(|p| BootPort {
+                published: p.published,
+                target: p.target,
+                protocol: p.protocol,
+            })
             .collect(),
         readiness: workload.readiness.clone(),
         check_interval_ms: milliseconds(workload.check_interval),
@@ -192,13 +212,24 @@ fn data(bytes: &'static [u8]) -> Content {
 }
 
 fn symlink(target: &str) -> Inode {
-    Inode { metadata: Metadata::with_mode(0o777), kind: Kind::Symlink(target.as_bytes().to_vec()) }
+    Inode {
+        metadata: Metadata::with_mode(0o777),
+        kind: Kind::Symlink(target.as_bytes().to_vec()),
+    }
 }
 
 /// The machine's own root: mount points, our two programs, and what names the system. Nothing else.
 fn base_root(os_release: &str) -> Result<Tree, TreeError> {
     let mut root = Tree::default();
-    for directory in ["dev", "proc", "sys", "run", "state", "etc", "usr/lib/coracle"] {
+    for directory in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "state",
+        "etc",
+        "usr/lib/coracle",
+    ] {
         root.make_directories(directory)?;
     }
     let tmp = root.make_directories("tmp")?;
@@ -218,10 +249,19 @@ fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
         tree.make_directories(directory)?;
     }
     let console = Kind::CharDevice { major: 5, minor: 1 };
-    tree.put("dev/console", Inode { metadata: Metadata::with_mode(0o600), kind: console })?;
+    tree.put(
+        "dev/console",
+        Inode {
+            metadata: Metadata::with_mode(0o600),
+            kind: console,
+        },
+    )?;
     tree.put_file("init", 0o755, data(guest::INIT))?;
     let modules = module_paths(modules, "/modules");
-    let list: String = modules.iter().map(|(path, _)| format!("{path}\n")).collect();
+    let list: String = modules
+        .iter()
+        .map(|(path, _)| format!("{path}\n"))
+        .collect();
     tree.put_file("modules.load", 0o644, text(&list))?;
     for (path, content) in modules {
         tree.put_file(&path, 0o644, content)?;
@@ -230,7 +270,15 @@ fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
 }
 
 fn module_paths(modules: &[Module], folder: &str) -> Vec<(String, Content)> {
-    modules.iter().map(|module| (format!("{folder}/{}", module.file_name), module.content.clone())).collect()
+    modules
+        .iter()
+        .map(|module| {
+            (
+                format!("{folder}/{}", module.file_name),
+                module.content.clone(),
+            )
+        })
+        .collect()
 }
 
 /// A workload's layers, each once however many workloads have it, and its bundle.
@@ -245,18 +293,24 @@ fn add_workload(root: &mut Tree, input: WorkloadInput) -> Result<(), PlanError> 
         }
         lower.insert(0, path);
     }
-    if lower.iter().map(|path| path.len() + 1).sum::<usize>() > LOWER_OPTION_LIMIT {
-        return Err(PlanError::TooManyLayers { workload: name, layers: lower.len() });
+    if lower.len() > MOST_LAYERS {
+        return Err(PlanError::TooManyLayers {
+            workload: name,
+            layers: lower.len(),
+        });
     }
     let config = bundle::config_json(&input.workload, &input.process, &lower);
     let folder = format!("{BUNDLES_DIR}/{name}");
     root.make_directories(&format!("{folder}/rootfs"))?;
-    root.put_file(&format!("{folder}/config.json"), 0o644, text(&config.to_string()))?;
+    root.put_file(
+        &format!("{folder}/config.json"),
+        0o644,
+        text(&config.to_string()),
+    )?;
     Ok(())
 }
 
-/// 96 bits of the digest tell layers apart and keep overlayfs's options short.
+/// 96 bits of the digest tell layers apart.
 fn layer_name(id: &str) -> &str {
     id.get(..24).unwrap_or(id)
 }
-

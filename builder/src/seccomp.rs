@@ -52,16 +52,25 @@ syslog umount2 unshare userfaultfd uselib ustat vhangup listmount statmount";
 /// The calls that a capability opens.
 const OPENED: [(&str, &str); 12] = [
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
-    ("CAP_SYS_ADMIN", "bpf fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount open_tree perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog umount2 unshare listmount statmount"),
+    (
+        "CAP_SYS_ADMIN",
+        "bpf fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount open_tree perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog umount2 unshare listmount statmount",
+    ),
     ("CAP_BPF", "bpf"),
     ("CAP_PERFMON", "perf_event_open"),
     ("CAP_SYS_BOOT", "reboot kexec_load kexec_file_load"),
     ("CAP_SYS_CHROOT", "chroot"),
     ("CAP_SYS_MODULE", "delete_module init_module finit_module"),
     ("CAP_SYS_PACCT", "acct"),
-    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
+    (
+        "CAP_SYS_PTRACE",
+        "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    ),
     ("CAP_SYS_TIME", "clock_settime settimeofday"),
-    ("CAP_SYS_NICE", "mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node"),
+    (
+        "CAP_SYS_NICE",
+        "mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node",
+    ),
     ("CAP_SYSLOG", "syslog"),
 ];
 
@@ -73,10 +82,19 @@ const AF_VSOCK: u64 = 40;
 /// The filter for a workload with these capabilities.
 pub fn profile(capabilities: &[String]) -> Value {
     let administers = capabilities.iter().any(|c| c == "CAP_SYS_ADMIN");
-    let opened: Vec<&str> =
-        OPENED.iter().filter(|(cap, _)| capabilities.iter().any(|c| c == cap)).flat_map(|(_, calls)| calls.split_whitespace()).collect();
-    let mut allowed: Vec<&str> = ALLOWED.split_whitespace().chain(opened.iter().copied()).collect();
-    let refused: Vec<&str> = REFUSED.split_whitespace().filter(|call| !opened.contains(call)).collect();
+    let opened: Vec<&str> = OPENED
+        .iter()
+        .filter(|(cap, _)| capabilities.iter().any(|c| c == cap))
+        .flat_map(|(_, calls)| calls.split_whitespace())
+        .collect();
+    let mut allowed: Vec<&str> = ALLOWED
+        .split_whitespace()
+        .chain(opened.iter().copied())
+        .collect();
+    let refused: Vec<&str> = REFUSED
+        .split_whitespace()
+        .filter(|call| !opened.contains(call))
+        .collect();
     if administers {
         allowed.extend(["clone", "clone3"]);
     }
@@ -112,7 +130,8 @@ fn clone_rules() -> Vec<Value> {
 /// Every address family but the kernel's crypto interface and the hypervisor's sockets.
 fn socket_rules() -> Vec<Value> {
     let compare = |op: &str, value: u64| json!({ "index": 0, "value": value, "op": op });
-    let allow = |args: Vec<Value>| json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": args });
+    let allow =
+        |args: Vec<Value>| json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": args });
     vec![
         allow(vec![compare("SCMP_CMP_LT", AF_ALG)]),
         allow(vec![compare("SCMP_CMP_EQ", AF_ALG + 1)]),
@@ -138,7 +157,13 @@ mod tests {
         let rules = profile["syscalls"].as_array().unwrap();
         rules
             .iter()
-            .filter(|rule| rule["names"].as_array().unwrap().iter().any(|name| name == call))
+            .filter(|rule| {
+                rule["names"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|name| name == call)
+            })
             .map(|rule| rule["action"].as_str().unwrap().to_owned())
             .collect()
     }
@@ -149,7 +174,12 @@ mod tests {
             assert!(!REFUSED.split_whitespace().any(|r| r == call), "{call}");
         }
         for (_, calls) in OPENED {
-            assert!(calls.split_whitespace().all(|call| REFUSED.split_whitespace().any(|r| r == call)), "{calls}");
+            assert!(
+                calls
+                    .split_whitespace()
+                    .all(|call| REFUSED.split_whitespace().any(|r| r == call)),
+                "{calls}"
+            );
         }
     }
 

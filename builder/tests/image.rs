@@ -35,7 +35,11 @@ fn project() -> tempfile::TempDir {
 
 fn coracle(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
-    command.current_dir(folder).args(arguments).output().unwrap()
+    command
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 /// The first image; built once for all tests that only read it.
@@ -44,7 +48,11 @@ fn image() -> &'static Path {
     let (_, path) = IMAGE.get_or_init(|| {
         let folder = project();
         let output = coracle(folder.path(), &["build", "os.toml", "-o", "a.img"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert_eq!(String::from_utf8_lossy(&output.stdout), "a.img\n");
         let path = folder.path().join("a.img");
         (folder, path)
@@ -53,17 +61,30 @@ fn image() -> &'static Path {
 }
 
 fn inspect() -> Value {
-    let output = coracle(Path::new("."), &["inspect", image().to_str().unwrap(), "--json"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = coracle(
+        Path::new("."),
+        &["inspect", image().to_str().unwrap(), "--json"],
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A partition's bytes as a file of their own.
 fn partition(name: &str) -> tempfile::NamedTempFile {
     let report = inspect();
-    let found = report["partitions"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap();
+    let found = report["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|p| p["name"] == name)
+        .unwrap();
     let mut disk = File::open(image()).unwrap();
-    disk.seek(SeekFrom::Start(found["start"].as_u64().unwrap())).unwrap();
+    disk.seek(SeekFrom::Start(found["start"].as_u64().unwrap()))
+        .unwrap();
     let mut bytes = vec![0; usize::try_from(found["size"].as_u64().unwrap()).unwrap()];
     disk.read_exact(&mut bytes).unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -73,10 +94,21 @@ fn partition(name: &str) -> tempfile::NamedTempFile {
 
 /// Runs a standard tool, which must accept what it is given.
 fn accepted_by(tool: &str, package: &str, arguments: &[&str]) -> String {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(tool).env("PATH", path).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}; it is in Debian's package {package}"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let path = format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output = Command::new(tool)
+        .env("PATH", path)
+        .args(arguments)
+        .output();
+    let output = output
+        .unwrap_or_else(|error| panic!("{tool}: {error}; it is in Debian's package {package}"));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{tool} {arguments:?}: {text}");
     text
 }
@@ -89,12 +121,20 @@ fn sgdisk_accepts_the_partition_table() {
 
 #[test]
 fn fsck_vfat_accepts_the_esp() {
-    accepted_by("fsck.vfat", "dosfstools", &["-n", partition("esp").path().to_str().unwrap()]);
+    accepted_by(
+        "fsck.vfat",
+        "dosfstools",
+        &["-n", partition("esp").path().to_str().unwrap()],
+    );
 }
 
 #[test]
 fn fsck_erofs_accepts_the_root() {
-    accepted_by("fsck.erofs", "erofs-utils", &[partition("root").path().to_str().unwrap()]);
+    accepted_by(
+        "fsck.erofs",
+        "erofs-utils",
+        &[partition("root").path().to_str().unwrap()],
+    );
 }
 
 #[test]
@@ -102,12 +142,20 @@ fn veritysetup_accepts_the_root_under_its_hash() {
     let (data, tree) = (partition("root"), partition("root-verity"));
     let hash = inspect()["root_hash"].as_str().unwrap().to_owned();
     let paths = [data.path().to_str().unwrap(), tree.path().to_str().unwrap()];
-    accepted_by("veritysetup", "cryptsetup-bin", &["verify", paths[0], paths[1], &hash]);
+    accepted_by(
+        "veritysetup",
+        "cryptsetup-bin",
+        &["verify", paths[0], paths[1], &hash],
+    );
 }
 
 #[test]
 fn e2fsck_accepts_the_state() {
-    accepted_by("e2fsck", "e2fsprogs", &["-fn", partition("state").path().to_str().unwrap()]);
+    accepted_by(
+        "e2fsck",
+        "e2fsprogs",
+        &["-fn", partition("state").path().to_str().unwrap()],
+    );
 }
 
 #[test]
@@ -115,7 +163,11 @@ fn objdump_reads_the_uki() {
     let esp = partition("esp");
     let uki = tempfile::NamedTempFile::new().unwrap();
     let (from, to) = (esp.path().to_str().unwrap(), uki.path().to_str().unwrap());
-    accepted_by("mcopy", "mtools", &["-n", "-o", "-i", from, "::EFI/Linux/tested_1.2.3.efi", to]);
+    accepted_by(
+        "mcopy",
+        "mtools",
+        &["-n", "-o", "-i", from, "::EFI/Linux/tested_1.2.3.efi", to],
+    );
     let text = accepted_by("objdump", "binutils", &["-h", to]);
     for section in [".osrel", ".cmdline", ".uname", ".initrd", ".linux"] {
         assert!(text.contains(section), "{section} is not in\n{text}");
@@ -127,7 +179,12 @@ fn partition_guids_are_the_halves_of_the_root_hash() {
     let report = inspect();
     let hash = report["root_hash"].as_str().unwrap();
     let guid = |name: &str| {
-        let found = report["partitions"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap();
+        let found = report["partitions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["name"] == name)
+            .unwrap();
         found["guid"].as_str().unwrap().replace('-', "")
     };
     assert_eq!(format!("{}{}", guid("root"), guid("root-verity")), hash);
@@ -140,17 +197,32 @@ fn two_builds_elsewhere_are_identical() {
     let folder = project();
     // Another folder, another time of the files, another name: the same bytes.
     let output = coracle(folder.path(), &["build", "os.toml", "-o", "other.img"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (one, two) = (fs::read(image()).unwrap(), fs::read(folder.path().join("other.img")).unwrap());
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (one, two) = (
+        fs::read(image()).unwrap(),
+        fs::read(folder.path().join("other.img")).unwrap(),
+    );
     let differs = one.iter().zip(&two).position(|(a, b)| a != b);
-    assert!(one.len() == two.len() && differs.is_none(), "they differ at byte {differs:?}");
+    assert!(
+        one.len() == two.len() && differs.is_none(),
+        "they differ at byte {differs:?}"
+    );
 }
 
 #[test]
 fn the_image_is_sparse() {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(image()).unwrap();
-    assert!(metadata.blocks() * 512 < metadata.len() / 2, "{} blocks of {} bytes", metadata.blocks(), metadata.len());
+    assert!(
+        metadata.blocks() * 512 < metadata.len() / 2,
+        "{} blocks of {} bytes",
+        metadata.blocks(),
+        metadata.len()
+    );
 }
 
 #[test]
@@ -159,7 +231,11 @@ fn a_damaged_root_is_told_by_inspect() {
     let copy = folder.path().join("bad.img");
     fs::copy(image(), &copy).unwrap();
     let start = inspect()["partitions"][1]["start"].as_u64().unwrap();
-    let mut file = fs::OpenOptions::new().write(true).read(true).open(&copy).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .read(true)
+        .open(&copy)
+        .unwrap();
     let at = start + 4096 * 3 + 17;
     let mut byte = [0];
     file.seek(SeekFrom::Start(at)).unwrap();
@@ -175,19 +251,27 @@ fn a_damaged_root_is_told_by_inspect() {
 #[test]
 fn a_module_that_the_kernel_lacks_is_named() {
     let folder = project();
-    let text = MACHINE.replace("[state]", "[kernel]\nextra_modules = [\"no_such_module\"]\n[state]");
+    let text = MACHINE.replace(
+        "[state]",
+        "[kernel]\nextra_modules = [\"no_such_module\"]\n[state]",
+    );
     fs::write(folder.path().join("os.toml"), text).unwrap();
     let output = coracle(folder.path(), &["build", "os.toml"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("no_such_module") && text.contains("6."), "{text}");
+    assert!(
+        text.contains("no_such_module") && text.contains("6."),
+        "{text}"
+    );
     assert_only_inputs(folder.path(), &[]);
 }
 
 /// The folder holds the inputs, the lock, and nothing else but `more`.
 fn assert_only_inputs(folder: &Path, more: &[&str]) {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.retain(|name| !["rootfs", "os.toml", "coracle.lock"].contains(&name.as_str()));
     names.sort();
     assert_eq!(names, more);
@@ -210,7 +294,10 @@ fn a_full_disk_leaves_the_earlier_image_and_no_litter() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "a.img\nearlier\n");
-    assert!(stderr.contains("small/a.img") && stderr.contains("hint: the file system is full"), "{stderr}");
+    assert!(
+        stderr.contains("small/a.img") && stderr.contains("hint: the file system is full"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -228,11 +315,18 @@ fn an_interrupted_build_leaves_the_earlier_image_and_no_litter() {
                 .spawn()
                 .unwrap();
             std::thread::sleep(Duration::from_millis(delay));
-            Command::new("kill").args([&format!("-{signal}"), &build.id().to_string()]).status().unwrap();
+            Command::new("kill")
+                .args([&format!("-{signal}"), &build.id().to_string()])
+                .status()
+                .unwrap();
             let status = build.wait().unwrap();
             assert_only_inputs(folder.path(), &["a.img"]);
             if status.signal().is_some() {
-                assert_eq!(fs::read(folder.path().join("a.img")).unwrap(), b"earlier", "{signal} after {delay} ms");
+                assert_eq!(
+                    fs::read(folder.path().join("a.img")).unwrap(),
+                    b"earlier",
+                    "{signal} after {delay} ms"
+                );
             }
         }
     }
@@ -247,9 +341,18 @@ fn a_wrong_file_exits_with_2_and_a_failed_build_with_1() {
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("bad.toml:2:1"));
     assert_eq!(coracle(folder.path(), &["check"]).status.code(), Some(2));
-    assert_eq!(coracle(folder.path(), &["check", "none.toml"]).status.code(), Some(2));
+    assert_eq!(
+        coracle(folder.path(), &["check", "none.toml"])
+            .status
+            .code(),
+        Some(2)
+    );
     let output = coracle(folder.path(), &["build", "os.toml", "-o", "none/a.img"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("none/a.img"));
-    assert!(coracle(folder.path(), &["check", "os.toml"]).status.success());
+    assert!(
+        coracle(folder.path(), &["check", "os.toml"])
+            .status
+            .success()
+    );
 }

@@ -34,10 +34,8 @@ pub struct Spec {
     pub initrd_modules: Vec<String>,
     /// Kernel modules loaded from the root beside those that Coracle itself needs.
     pub extra_modules: Vec<String>,
-    /// systemd-boot's EFI binary on the host; `None`: from the Debian package.
-    pub loader: Option<Text>,
-    /// The UKI stub on the host; `None`: from the Debian package.
-    pub stub: Option<Text>,
+    /// systemd-boot's EFI binary and the UKI's stub on the host; `None`: from the Debian package.
+    pub boot_files: Option<(Text, Text)>,
     /// The Debian suite of the workloads' packages; `None`: the host's own sources.
     pub debian_suite: Option<String>,
     /// The state partition's size in bytes, a multiple of 1 MiB; `None`: no state partition.
@@ -141,8 +139,7 @@ impl Spec {
             command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
             initrd_modules: mistakes.take_all(&manifest.kernel.initrd_modules, module_name),
             extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, module_name),
-            loader: manifest.boot.loader.clone(),
-            stub: manifest.boot.stub.clone(),
+            boot_files: boot_files(&manifest.boot, &mut mistakes),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
             state_size: mistakes
                 .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
@@ -202,6 +199,20 @@ fn kernel_source(manifest: &Manifest, mistakes: &mut Mistakes) -> KernelSource {
             .unwrap_or_else(|| DEFAULT_KERNEL_PACKAGE.to_owned()),
         suite: own_suite.or_else(|| manifest.debian.suite.as_ref().map(|s| s.get_ref().clone())),
     }
+}
+
+/// systemd-boot and its stub belong together: both are files, or both come from one package.
+fn boot_files(boot: &manifest::Boot, mistakes: &mut Mistakes) -> Option<(Text, Text)> {
+    if let (Some(one), None) | (None, Some(one)) = (&boot.loader, &boot.stub) {
+        mistakes.push(
+            Diagnostic::at(
+                one.span(),
+                format!("`{}` alone: [boot] has both keys or none", one.get_ref()),
+            )
+            .hint("write loader = \"systemd-bootx64.efi\" and stub = \"linuxx64.efi.stub\""),
+        );
+    }
+    Some((boot.loader.clone()?, boot.stub.clone()?))
 }
 
 /// A Debian suite or code name.

@@ -16,7 +16,10 @@ use crate::progress::Progress;
 pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failure> {
     let begun = Instant::now();
     let file = MachineFile::load(&arguments.file)?;
-    let target = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.img", file.spec.name)));
+    let target = arguments
+        .output
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("{}.img", file.spec.name)));
     let written = build_image(&file, &arguments.choice, &target, progress)?;
     progress.note(format!(
         "built {} in {:.1} s: {} MiB, root hash {}",
@@ -30,7 +33,12 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
 }
 
 /// Builds the image of a file at `target`.
-pub(super) fn build_image(file: &MachineFile, choice: &Choice, target: &Path, progress: &Progress) -> Result<Written, Failure> {
+pub(super) fn build_image(
+    file: &MachineFile,
+    choice: &Choice,
+    target: &Path,
+    progress: &Progress,
+) -> Result<Written, Failure> {
     // Refused early: nobody wants to wait for a build that has no place to go.
     let output = Output::create(target)?;
     let inputs = inputs::gather(file, choice, progress)?;
@@ -46,10 +54,14 @@ pub(super) fn build_image(file: &MachineFile, choice: &Choice, target: &Path, pr
 
 /// The time of everything in the image: `SOURCE_DATE_EPOCH`, or the epoch itself.
 fn epoch() -> Result<i64, Failure> {
-    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        return Ok(0);
+    };
     let text = value.to_string_lossy();
     text.parse::<u32>().map(i64::from).map_err(|_| {
-        Failure::Input(format!("error: SOURCE_DATE_EPOCH is `{text}`, not a number of seconds since 1970 (to 2106)"))
+        Failure::Input(format!(
+            "error: SOURCE_DATE_EPOCH is `{text}`, not a number of seconds since 1970 (to 2106)"
+        ))
     })
 }
 

@@ -21,20 +21,39 @@ pub(super) fn check(file: &Path) -> Result<(), Failure> {
 }
 
 fn describe(spec: &Spec) -> String {
-    let mut out = format!("{} {}, hostname {}\n", spec.name, spec.version, spec.hostname);
+    let mut out = format!(
+        "{} {}, hostname {}\n",
+        spec.name, spec.version, spec.hostname
+    );
     let kernel = match &spec.kernel {
         KernelSource::Package { name, suite } => {
-            format!("{name} (Debian{})", suite.as_ref().map(|s| format!(" {s}")).unwrap_or_default())
+            format!(
+                "{name} (Debian{})",
+                suite.as_ref().map(|s| format!(" {s}")).unwrap_or_default()
+            )
         }
         KernelSource::Files { image, .. } => image.get_ref().clone(),
     };
-    let state = spec.state_size.map_or("none: nothing is kept over a reboot".to_owned(), |size| format!("{} MiB", size >> 20));
+    let state = spec
+        .state_size
+        .map_or("none: nothing is kept over a reboot".to_owned(), |size| {
+            format!("{} MiB", size >> 20)
+        });
     for (what, value) in [("kernel", kernel), ("state", state)] {
         line(&mut out, 2, what, &value);
     }
     for interface in &spec.interfaces {
         let device = interface.device.as_deref().unwrap_or("first interface");
-        line(&mut out, 2, "network", &format!("{}: {device}{}", interface.label, if interface.dhcp { ", DHCPv4" } else { "" }));
+        line(
+            &mut out,
+            2,
+            "network",
+            &format!(
+                "{}: {device}{}",
+                interface.label,
+                if interface.dhcp { ", DHCPv4" } else { "" }
+            ),
+        );
     }
     for workload in &spec.workloads {
         describe_workload(&mut out, workload);
@@ -57,14 +76,29 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         rows.push(("command", command.join(" ")));
     }
     for port in &workload.ports {
-        let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
-        rows.push(("port", format!("{} leads to {}{protocol}", port.published, port.target)));
+        let protocol = if port.protocol == Protocol::Udp {
+            "/udp"
+        } else {
+            ""
+        };
+        rows.push((
+            "port",
+            format!("{} leads to {}{protocol}", port.published, port.target),
+        ));
     }
     if !workload.after.is_empty() {
         rows.push(("after", workload.after.join(", ")));
     }
     for volume in &workload.volumes {
-        rows.push(("volume", format!("{} at {}{}", volume.name, volume.path, if volume.read_only { ", read-only" } else { "" })));
+        rows.push((
+            "volume",
+            format!(
+                "{} at {}{}",
+                volume.name,
+                volume.path,
+                if volume.read_only { ", read-only" } else { "" }
+            ),
+        ));
     }
     rows.push(("ready when", readiness(&workload.readiness)));
     rows.push(("limits", limits(workload)));
@@ -85,20 +119,31 @@ fn readiness(readiness: &Readiness) -> String {
 
 fn limits(workload: &Workload) -> String {
     let limits: Vec<String> = [
-        workload.memory.map(|bytes| format!("memory {} MiB", bytes >> 20)),
-        workload.cpu_millis.map(|millis| format!("processors {}.{:03}", millis / 1000, millis % 1000)),
+        workload
+            .memory
+            .map(|bytes| format!("memory {} MiB", bytes >> 20)),
+        workload
+            .cpu_millis
+            .map(|millis| format!("processors {}.{:03}", millis / 1000, millis % 1000)),
         workload.pids.map(|pids| format!("processes {pids}")),
     ]
     .into_iter()
     .flatten()
     .collect();
-    if limits.is_empty() { "none".to_owned() } else { limits.join(", ") }
+    if limits.is_empty() {
+        "none".to_owned()
+    } else {
+        limits.join(", ")
+    }
 }
 
 fn capabilities(workload: &Workload) -> String {
     match &workload.capabilities {
         Some(list) if list.is_empty() => "none".to_owned(),
         Some(list) => list.join(" "),
-        None => format!("if it runs as root {}, else none", ROOT_CAPABILITIES.join(" ")),
+        None => format!(
+            "if it runs as root {}, else none",
+            ROOT_CAPABILITIES.join(" ")
+        ),
     }
 }

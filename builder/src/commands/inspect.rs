@@ -30,7 +30,10 @@ pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
     }
     verdict.map_err(|error| {
         let hint = "the image is damaged or was changed: build it again".to_owned();
-        Failure::work_with_hint(anyhow::Error::new(error).context("the root does not fit its hash"), Some(hint))
+        Failure::work_with_hint(
+            anyhow::Error::new(error).context("the root does not fit its hash"),
+            Some(hint),
+        )
     })?;
     spec.map(drop).map_err(Failure::work)
 }
@@ -58,7 +61,10 @@ fn uki_json(uki: &Uki) -> Result<Value, Failure> {
         .iter()
         .map(|s| json!({ "name": s.name, "size": s.virtual_size, "address": s.virtual_address }))
         .collect();
-    let release = uki.section(".uname").map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+    let release = uki
+        .section(".uname")
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .unwrap_or_default();
     Ok(json!({
         "path": uki.path, "size": uki.bytes.len(), "kernel": release, "command_line": uki.command_line()?, "sections": sections,
     }))
@@ -69,22 +75,55 @@ fn describe(report: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let bytes = |value: &Value| human(value.as_u64().unwrap_or_default());
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut out = format!("{}  {}  {}\n\n", text(&report["disk"]["path"]), bytes(&report["disk"]["size"]), text(&report["disk"]["guid"]));
+    let mut out = format!(
+        "{}  {}  {}\n\n",
+        text(&report["disk"]["path"]),
+        bytes(&report["disk"]["size"]),
+        text(&report["disk"]["guid"])
+    );
     for p in list(&report["partitions"]) {
-        out += &format!("  {:<12} {:>10} at {:>10}  {:<24} {}\n", text(&p["name"]), bytes(&p["size"]), bytes(&p["start"]), text(&p["kind"]), text(&p["guid"]));
+        out += &format!(
+            "  {:<12} {:>10} at {:>10}  {:<24} {}\n",
+            text(&p["name"]),
+            bytes(&p["size"]),
+            bytes(&p["start"]),
+            text(&p["kind"]),
+            text(&p["guid"])
+        );
     }
     let uki = &report["uki"];
-    out += &format!("\nkernel image {} ({}), Linux {}\n", text(&uki["path"]), bytes(&uki["size"]), text(&uki["kernel"]));
+    out += &format!(
+        "\nkernel image {} ({}), Linux {}\n",
+        text(&uki["path"]),
+        bytes(&uki["size"]),
+        text(&uki["kernel"])
+    );
     for s in list(&uki["sections"]) {
         out += &format!("  {:<12} {:>10}\n", text(&s["name"]), bytes(&s["size"]));
     }
-    let verdict = if report["verified"] == true { "verified: every block of the root fits" } else { "DAMAGED: the root does not fit" };
-    out += &format!("  command line {}\n\nroot hash {}\n  {verdict}\n", text(&uki["command_line"]), text(&report["root_hash"]));
+    let verdict = if report["verified"] == true {
+        "verified: every block of the root fits"
+    } else {
+        "DAMAGED: the root does not fit"
+    };
+    out += &format!(
+        "  command line {}\n\nroot hash {}\n  {verdict}\n",
+        text(&uki["command_line"]),
+        text(&report["root_hash"])
+    );
     let machine = &report["machine"];
     if machine.is_object() {
-        out += &format!("\nmachine {} {}, hostname {}\n", text(&machine["name"]), text(&machine["version"]), text(&machine["hostname"]));
+        out += &format!(
+            "\nmachine {} {}, hostname {}\n",
+            text(&machine["name"]),
+            text(&machine["version"]),
+            text(&machine["hostname"])
+        );
         for w in list(&machine["workloads"]) {
-            let ports: Vec<String> = list(&w["ports"]).iter().map(|p| format!("{}:{}", p["published"], p["target"])).collect();
+            let ports: Vec<String> = list(&w["ports"])
+                .iter()
+                .map(|p| format!("{}:{}", p["published"], p["target"]))
+                .collect();
             out += &format!("  workload {:<12} {}\n", text(&w["name"]), ports.join(" "));
         }
     }

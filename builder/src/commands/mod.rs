@@ -15,7 +15,11 @@ use crate::progress::Progress;
 /// # Errors
 /// The command's failure, to be rendered once.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
-    let progress = if cli.quiet { Progress::silent() } else { Progress::stderr() };
+    let progress = if cli.quiet {
+        Progress::silent()
+    } else {
+        Progress::stderr()
+    };
     match cli.command {
         Command::Check { file } => check::check(&file),
         Command::Build(arguments) => build::build(&arguments, &progress),

@@ -22,7 +22,7 @@ use crate::vm::{self, DirectBoot, Forward, HttpCheck, Options, Outcome};
 pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     let cache = Cache::open(None)?;
     // Holds what lives as long as the machine: the disk of a file, the kernel taken out of the image.
-    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(cache.folder())?;
+    let folder = cache.scratch()?;
     let disk = if is_disk(&arguments.machine)? {
         if arguments.choice.update || arguments.choice.kernel_package.is_some() {
             return Err(Failure::Input(
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     let image = DiskImage::open(&disk)?;
     let spec = image.boot_spec()?;
     let direct = extract_kernel(&image.uki()?, folder.path())?;
-    let options = options(arguments, &spec, disk, direct, cache.folder())?;
+    let options = options(arguments, &spec, disk, direct, cache.root())?;
     let outcome = vm::run(&options, &mut Terminal).map_err(|error| {
         let hint = error.hint();
         Failure::work_with_hint(error, hint)
@@ -69,7 +69,9 @@ impl vm::Console for Terminal {
 
 /// A disk image has a GPT header in its second sector; a machine's file has not.
 fn is_disk(path: &Path) -> Result<bool, Failure> {
-    let cannot = |error: std::io::Error| Failure::Input(format!("error: cannot read {}: {error}", path.display()));
+    let cannot = |error: std::io::Error| {
+        Failure::Input(format!("error: cannot read {}: {error}", path.display()))
+    };
     let file = File::open(path).map_err(cannot)?;
     let mut signature = [0; 8];
     if file.metadata().map_err(cannot)?.is_dir() {
@@ -89,10 +91,20 @@ fn extract_kernel(uki: &Uki, folder: &Path) -> Result<DirectBoot, Failure> {
         std::fs::write(&path, uki.section(section)?)?;
         Ok(path)
     };
-    Ok(DirectBoot { kernel: write("vmlinuz", ".linux")?, initrd: Some(write("initrd", ".initrd")?), cmdline: uki.command_line()? })
+    Ok(DirectBoot {
+        kernel: write("vmlinuz", ".linux")?,
+        initrd: Some(write("initrd", ".initrd")?),
+        cmdline: uki.command_line()?,
+    })
 }
 
-fn options(arguments: &Run, spec: &BootSpec, disk: PathBuf, direct: DirectBoot, cache: &Path) -> Result<Options, Failure> {
+fn options(
+    arguments: &Run,
+    spec: &BootSpec,
+    disk: PathBuf,
+    direct: DirectBoot,
+    cache: &Path,
+) -> Result<Options, Failure> {
     let mut options = Options::new(disk);
     options.trial_kernel = Some(direct.kernel.clone());
     options.direct = arguments.direct.then_some(direct);
@@ -113,12 +125,21 @@ fn options(arguments: &Run, spec: &BootSpec, disk: PathBuf, direct: DirectBoot, 
 /// Every published port, on this host's loopback address. The workloads share the machine's network, so the
 /// machine's port is the one that the workload itself listens on.
 fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failure> {
-    let published: Vec<u16> = spec.workloads.iter().flat_map(|w| &w.ports).map(|p| p.published).collect();
+    let published: Vec<u16> = spec
+        .workloads
+        .iter()
+        .flat_map(|w| &w.ports)
+        .map(|p| p.published)
+        .collect();
     if let Some((unknown, _)) = moved.iter().find(|(port, _)| !published.contains(port)) {
         let known: Vec<String> = published.iter().map(u16::to_string).collect();
         return Err(Failure::Input(format!(
             "error: --port {unknown}=…: the machine publishes no port {unknown}\nhint: it publishes {}",
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
         )));
     }
     let mut forwards = Vec::new();
@@ -145,14 +166,19 @@ fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failu
 
 fn http_check(workload: &BootWorkload, target: u16) -> Option<HttpCheck> {
     match &workload.readiness {
-        Readiness::Http { port, path, host } if *port == target => Some(HttpCheck { path: path.clone(), host: host.clone() }),
+        Readiness::Http { port, path, host } if *port == target => Some(HttpCheck {
+            path: path.clone(),
+            host: host.clone(),
+        }),
         _ => None,
     }
 }
 
 /// A port that nobody has right now.
 fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// What standard output gets once the machine has ended well.
