@@ -106,7 +106,9 @@ pub enum Accel {
 }
 
 fn parse_port(text: &str) -> Result<(u16, u16), String> {
-    let (published, host) = text.split_once('=').ok_or("write PUBLISHED=HOST, as in 8080=18080")?;
+    let (published, host) = text
+        .split_once('=')
+        .ok_or("write PUBLISHED=HOST, as in 8080=18080")?;
     match (published.parse(), host.parse()) {
         (Ok(published), Ok(host)) if published != 0 => Ok((published, host)),
         _ => Err("both are ports from 0 to 65535, the published one not 0".to_owned()),
