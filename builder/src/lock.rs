@@ -198,7 +198,7 @@ impl Lock {
                 self.entries.push(entry);
             }
         }
-        self.entries.sort_by(|a, b| a.request().cmp(&b.request()));
+        self.entries.sort_by_key(DebianEntry::request);
         let text = render(&mut self.entries);
         self.write(&text).map_err(|source| LockError::File {
             operation: "write",
