@@ -1,4 +1,5 @@
 //! Images written by umoci and skopeo, and the same images broken in one place.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

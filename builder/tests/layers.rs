@@ -1,4 +1,5 @@
 //! Layers written by GNU tar and by hand, read as trees.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::FileExt;
