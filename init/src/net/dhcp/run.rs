@@ -78,32 +78,27 @@ fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
 /// Waits for the interface and its carrier, by the kernel's word.
 fn wait_for_link(device: Option<&str>) -> io::Result<Link> {
     let monitor = LinkMonitor::open()?;
-    let mut told = false;
-    let mut tell_once = |what: &str| {
-        if !std::mem::replace(&mut told, true) {
-            tell(&Message::Note(what.to_owned()));
-        }
-    };
-    let link = loop {
-        if let Some(link) = Link::find(device) {
-            break link;
-        }
-        monitor.wait(PATIENCE);
-        if Link::find(device).is_none() {
-            tell_once(&format!(
-                "waiting for the interface {}",
-                device.unwrap_or("(any)")
-            ));
-        }
-    };
+    let missing = format!("waiting for the interface {}", device.unwrap_or("(any)"));
+    let link = wait_until(&monitor, &missing, || Link::find(device));
     Netlink::open()?.bring_up(link.index)?;
-    while !link.has_carrier() {
-        monitor.wait(PATIENCE);
-        if !link.has_carrier() {
-            tell_once(&format!("waiting for the carrier of {}", link.name));
-        }
-    }
+    let missing = format!("waiting for the carrier of {}", link.name);
+    wait_until(&monitor, &missing, || link.has_carrier().then_some(()));
     Ok(link)
+}
+
+/// Looks at once and after each change of a link. What is missing for long is told once.
+fn wait_until<T>(monitor: &LinkMonitor, missing: &str, look: impl Fn() -> Option<T>) -> T {
+    let mut tell_at = Some(now() + PATIENCE);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        if tell_at.is_some_and(|at| at <= now()) {
+            tell_at = None;
+            tell(&Message::Note(missing.to_owned()));
+        }
+        monitor.wait(PATIENCE);
+    }
 }
 
 /// Bound to the interface, so that it sends and receives there without an address.
