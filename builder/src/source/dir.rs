@@ -180,8 +180,9 @@ fn read_metadata(path: &Path, host: &fs::Metadata) -> Result<Metadata, FileError
         mode: (host.mode() & 0o7777) as u16,
         uid: 0,
         gid: 0,
-        mtime: host.mtime(),
-        mtime_nsec: u32::try_from(host.mtime_nsec()).unwrap_or(0),
+        // A checkout's times say when it was made, not what it holds.
+        mtime: 0,
+        mtime_nsec: 0,
         xattrs: read_xattrs(path)?,
     })
 }
