@@ -1,11 +1,10 @@
-//! An image's partitions, as `sfdisk` sees them.
+//! An image's partitions, as `partx` (util-linux) sees them.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::{Context, Result, bail};
 
 use crate::tool::run_tool;
 
@@ -19,7 +18,7 @@ pub struct Image {
 /// A partition, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// The GUID of its type, upper-case.
+    /// The GUID of its type, lower-case.
     pub type_guid: String,
     /// Its first byte in the image.
     pub offset: u64,
@@ -30,52 +29,33 @@ pub struct Partition {
 /// The types that Coracle's images have.
 impl Partition {
     /// EFI System Partition.
-    pub const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
+    pub const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
     /// Root, x86-64.
-    pub const ROOT: &str = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709";
+    pub const ROOT: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
     /// Its dm-verity data.
-    pub const ROOT_VERITY: &str = "2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5";
+    pub const ROOT_VERITY: &str = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5";
     /// State: generic Linux data.
-    pub const STATE: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+    pub const STATE: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 }
 
-#[derive(Deserialize)]
-struct Listing {
-    partitiontable: Table,
-}
-
-#[derive(Deserialize)]
-struct Table {
-    sectorsize: u64,
-    partitions: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    start: u64,
-    size: u64,
-    r#type: String,
-}
+/// `partx` counts in sectors of this many bytes.
+const SECTOR: u64 = 512;
 
 impl Image {
     /// Reads the partition table.
     ///
     /// # Errors
-    /// If `sfdisk` cannot.
+    /// If `partx` cannot.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let json = run_tool("sfdisk", |sfdisk| sfdisk.arg("--json").arg(&path))?;
-        let listing: Listing = serde_json::from_str(&json).context("read sfdisk's listing")?;
-        let Table {
-            sectorsize,
-            partitions,
-        } = listing.partitiontable;
-        let partition = |entry: Entry| Partition {
-            type_guid: entry.r#type,
-            offset: entry.start * sectorsize,
-            length: entry.size * sectorsize,
-        };
-        let partitions = partitions.into_iter().map(partition).collect();
+        let listing = run_tool("partx", |partx| {
+            let columns = ["--show", "--noheadings", "-o", "TYPE,START,SECTORS"];
+            partx.args(columns).arg(&path)
+        })?;
+        let partitions = listing
+            .lines()
+            .map(parse_partition)
+            .collect::<Result<_>>()?;
         Ok(Self { path, partitions })
     }
 
@@ -124,5 +104,32 @@ impl Image {
                 .args(["bs=1M", "conv=sparse", "status=none"])
         })?;
         Ok(())
+    }
+}
+
+/// A line of `partx`: type, first sector, number of sectors.
+fn parse_partition(line: &str) -> Result<Partition> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let [type_guid, start, sectors] = words[..] else {
+        bail!("not a line of partx: {line:?}");
+    };
+    Ok(Partition {
+        type_guid: type_guid.to_owned(),
+        offset: start.parse::<u64>()? * SECTOR,
+        length: sectors.parse::<u64>()? * SECTOR,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_in_bytes() {
+        let line = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b 2048 4096";
+        let partition = parse_partition(line).unwrap();
+        assert_eq!(partition.type_guid, Partition::ESP);
+        assert_eq!((partition.offset, partition.length), (1 << 20, 2 << 20));
+        assert!(parse_partition("2048 4096").is_err());
     }
 }

@@ -2,9 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// How long Redis may take to load its data.
+const LOADING_TIME: Duration = Duration::from_secs(30);
 
 /// A connection.
 #[derive(Debug)]
@@ -24,11 +28,26 @@ impl Redis {
         Ok(Self { stream })
     }
 
-    /// Sends words without spaces as a command and returns the reply's text; `None` for a missing value.
+    /// Sends words without spaces as a command and returns the reply's text; `None` for a missing value. While Redis
+    /// still loads its data the command is sent again.
     ///
     /// # Errors
-    /// If the connection fails or Redis answers with an error.
+    /// If the connection fails, Redis answers with an error or loads for longer than its time.
     pub fn command(&mut self, words: &[&str]) -> Result<Option<String>> {
+        let deadline = Instant::now() + LOADING_TIME;
+        loop {
+            match self.command_once(words) {
+                Err(error)
+                    if Instant::now() < deadline && error.to_string().contains("-LOADING") =>
+                {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn command_once(&mut self, words: &[&str]) -> Result<Option<String>> {
         let line = format!("{}\r\n", words.join(" "));
         self.stream
             .get_mut()

@@ -23,7 +23,9 @@ pub fn run_tool<T: AsRef<OsStr>>(
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{command:?} failed ({}):\n{stdout}{}",
+        "{} {:?} failed ({}):\n{stdout}{}",
+        tool.as_ref().display(),
+        command.get_args().collect::<Vec<_>>(),
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
