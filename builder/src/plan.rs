@@ -80,15 +80,14 @@ impl Plan {
     /// [`PlanError`].
     pub fn new(spec: &Spec, inputs: Inputs, epoch: i64) -> Result<Self, PlanError> {
         let os_release = os_release(spec);
-        let root_modules = module_paths(&inputs.root_modules, MODULES_DIR);
-        let boot_spec = boot_spec(
-            spec,
-            &inputs,
-            root_modules.iter().map(|(path, _)| path.clone()).collect(),
-        );
+        let boot_spec = boot_spec(spec, &inputs);
         let mut root = base_root(&os_release)?;
-        for (path, content) in root_modules {
-            root.put_file(&path, 0o644, content)?;
+        for module in inputs.root_modules.iter().chain(&inputs.late_modules) {
+            root.put_file(
+                &module_path(module, MODULES_DIR),
+                0o644,
+                module.content.clone(),
+            )?;
         }
         for workload in inputs.workloads {
             add_workload(&mut root, workload)?;
@@ -149,13 +148,20 @@ fn os_release(spec: &Spec) -> String {
     )
 }
 
-fn boot_spec(spec: &Spec, inputs: &Inputs, modules: Vec<String>) -> BootSpec {
+fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
+    let paths = |modules: &[Module]| {
+        modules
+            .iter()
+            .map(|module| module_path(module, MODULES_DIR))
+            .collect()
+    };
     BootSpec {
         format: BOOT_SPEC_FORMAT,
         name: spec.name.clone(),
         version: spec.version.clone(),
         hostname: spec.hostname.clone(),
-        modules,
+        modules: paths(&inputs.root_modules),
+        late_modules: paths(&inputs.late_modules),
         state: spec.state_size.map(|_| BootState {
             partition_uuid: state_uuid(&spec.name).to_string(),
             mount_point: STATE_MOUNT_POINT.to_owned(),
@@ -218,7 +224,8 @@ fn symlink(target: &str) -> Inode {
     }
 }
 
-/// The machine's own root: mount points, our two programs, and what names the system. Nothing else.
+/// The machine's own root: mount points, the runtime, and what names the system. Nothing else: init goes on from
+/// the initrd, which the same signature covers as the root hash.
 fn base_root(os_release: &str) -> Result<Tree, TreeError> {
     let mut root = Tree::default();
     for directory in [
@@ -234,7 +241,6 @@ fn base_root(os_release: &str) -> Result<Tree, TreeError> {
     }
     let tmp = root.make_directories("tmp")?;
     root.inode_mut(tmp).metadata.mode = 0o1777;
-    root.put_file("usr/lib/coracle/init", 0o755, data(guest::INIT))?;
     root.put_file("usr/lib/coracle/runtime", 0o755, data(guest::RUNTIME))?;
     root.put_file("etc/os-release", 0o644, text(os_release))?;
     root.put("etc/resolv.conf", symlink("/run/coracle/etc/resolv.conf"))?;
@@ -257,28 +263,23 @@ fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
         },
     )?;
     tree.put_file("init", 0o755, data(guest::INIT))?;
-    let modules = module_paths(modules, "/modules");
     let list: String = modules
         .iter()
-        .map(|(path, _)| format!("{path}\n"))
+        .map(|module| format!("{}\n", module_path(module, "/modules")))
         .collect();
     tree.put_file("modules.load", 0o644, text(&list))?;
-    for (path, content) in modules {
-        tree.put_file(&path, 0o644, content)?;
+    for module in modules {
+        tree.put_file(
+            &module_path(module, "/modules"),
+            0o644,
+            module.content.clone(),
+        )?;
     }
     Ok(tree)
 }
 
-fn module_paths(modules: &[Module], folder: &str) -> Vec<(String, Content)> {
-    modules
-        .iter()
-        .map(|module| {
-            (
-                format!("{folder}/{}", module.file_name),
-                module.content.clone(),
-            )
-        })
-        .collect()
+fn module_path(module: &Module, folder: &str) -> String {
+    format!("{folder}/{}", module.file_name)
 }
 
 /// A workload's layers, each once however many workloads have it, and its bundle.

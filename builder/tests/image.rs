@@ -2,7 +2,10 @@
 //!
 //! The inputs are real Debian packages: the first run fetches them into the cache.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers may fail like the test itself"
+)]
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -25,6 +25,8 @@ pub struct BootSpec {
     pub hostname: String,
     /// Absolute paths of kernel modules in the root, in load order (dependencies first).
     pub modules: Vec<String>,
+    /// The same for modules that no workload waits for: loaded once all workloads are ready, or after some seconds.
+    pub late_modules: Vec<String>,
     /// The state partition; `None`: the machine keeps nothing over a reboot.
     pub state: Option<BootState>,
     /// The network interfaces, in the order of the file.

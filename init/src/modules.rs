@@ -8,6 +8,9 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::console::Console;
+use crate::describe;
+
 /// `MODULE_INIT_COMPRESSED_FILE` of finit_module(2).
 const COMPRESSED_FILE: i32 = 4;
 
@@ -32,6 +35,15 @@ pub fn load(path: &str) -> Result<(), ModuleError> {
             path: path.to_owned(),
             source: errno.into(),
         }),
+    }
+}
+
+/// Loads modules in their order; one that does not load is told, and the others still are.
+pub fn load_all(paths: &[String], console: &mut Console) {
+    for path in paths {
+        if let Err(error) = load(path) {
+            console.say(describe(&error));
+        }
     }
 }
 

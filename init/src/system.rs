@@ -64,7 +64,7 @@ fn supervise(
     uevents: Option<UeventSocket>,
 ) -> ! {
     raise_limits(spec.workloads.len());
-    load_modules(&mut console, spec);
+    modules::load_all(&spec.modules, &mut console);
     set_names(&mut console, spec);
     let state = mount_state(&mut console, spec, uevents.as_ref());
     match Machine::new(console, spec, state, signals, uevents) {
@@ -113,14 +113,6 @@ fn raise_limits(workloads: usize) {
         maximum: Some(DESCRIPTORS),
     };
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-fn load_modules(console: &mut Console, spec: &BootSpec) {
-    for path in &spec.modules {
-        if let Err(error) = modules::load(path) {
-            console.say(describe(&error));
-        }
-    }
 }
 
 fn set_names(console: &mut Console, spec: &BootSpec) {

@@ -57,7 +57,12 @@ impl Machine {
     fn tell(&mut self, notice: &Notice) {
         match notice {
             Notice::Ready(_) => sys::mark(Stage::WorkloadReady),
-            Notice::AllReady => sys::mark(Stage::Ready),
+            Notice::AllReady => {
+                sys::mark(Stage::Ready);
+                // Before the words are out: whoever reads them may press the power button.
+                self.load_late_modules();
+                self.read_uevents();
+            }
             _ => {}
         }
         let name = |id: Id| self.workloads[id].spec.name.as_str();

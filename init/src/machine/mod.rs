@@ -25,7 +25,10 @@ use crate::supervise::event::{Event, Exit, Id};
 use crate::sys::{self, Stage};
 use crate::uevent::{Uevent, UeventSocket};
 use crate::workload::{Stream, Workload};
-use crate::{halt, shutdown};
+use crate::{halt, modules, shutdown};
+
+/// How long after the start of the loop the late modules wait for the workloads to be ready.
+const LATE_MODULES_AFTER: Duration = Duration::from_secs(5);
 
 /// What a descriptor in the loop belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub struct Machine {
     children_left: bool,
     ending: Option<Ending>,
     all_stopped: bool,
+    /// Modules still to be loaded, and when at the latest.
+    late_modules: Option<(Vec<String>, Duration)>,
 }
 
 impl Machine {
@@ -96,6 +101,7 @@ impl Machine {
             children_left: false,
             ending: None,
             all_stopped: false,
+            late_modules: Some((spec.late_modules.clone(), now() + LATE_MODULES_AFTER)),
         };
         machine.watch(Source::Signals, &machine.signals)?;
         if let Some(uevents) = &machine.uevents {
@@ -154,6 +160,12 @@ impl Machine {
         {
             self.tell_engine(Event::Tick);
         }
+        if self
+            .late_modules_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.load_late_modules();
+        }
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
         }
@@ -164,16 +176,29 @@ impl Machine {
         if self.children_left {
             return Some(Duration::ZERO);
         }
-        let deadline = [self.engine.next_deadline(), self.network.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.network.next_deadline(),
+            self.late_modules_deadline(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min()?;
         let left = deadline.saturating_sub(now());
         Some(if left.is_zero() {
             left
         } else {
             left + Duration::from_millis(1)
         })
+    }
+
+    fn late_modules_deadline(&self) -> Option<Duration> {
+        self.late_modules.as_ref().map(|(_, deadline)| *deadline)
+    }
+
+    /// Loads what no workload waits for, once. Buttons that appear by it are told by uevents.
+    pub(crate) fn load_late_modules(&mut self) {
+        if let Some((paths, _)) = self.late_modules.take() {
+            modules::load_all(&paths, &mut self.console);
+        }
     }
 
     fn dispatch(&mut self, source: Source) {
