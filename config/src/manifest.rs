@@ -45,6 +45,7 @@ pub struct Kernel {
     pub modules: Option<Text>,
     #[serde(default)]
     pub command_line: Vec<Text>,
+    pub module_signatures: Option<bool>,
     #[serde(default)]
     pub initrd_modules: Vec<Text>,
     #[serde(default)]

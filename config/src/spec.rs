@@ -30,6 +30,8 @@ pub struct Spec {
     pub kernel: KernelSource,
     /// Words added to the kernel's command line.
     pub command_line: Vec<String>,
+    /// Kernel modules keep their signatures, for a kernel that asks for them.
+    pub module_signatures: bool,
     /// Kernel modules loaded from the initrd beside those that Coracle itself needs: drivers of the disk.
     pub initrd_modules: Vec<String>,
     /// Kernel modules loaded from the root beside those that Coracle itself needs.
@@ -137,6 +139,7 @@ impl Spec {
                 .unwrap_or_else(|| "0.1.0".to_owned()),
             kernel: kernel_source(&manifest, &mut mistakes),
             command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
+            module_signatures: module_signatures(&manifest.kernel),
             initrd_modules: mistakes.take_all(&manifest.kernel.initrd_modules, module_name),
             extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, module_name),
             boot_files: boot_files(&manifest.boot, &mut mistakes),
@@ -229,6 +232,16 @@ fn suite(text: &Text) -> Parsed<String> {
         Diagnostic::at(text.span(), format!("`{name}` is no Debian suite"))
             .hint("a code name, as in \"bookworm\" or \"trixie\""),
     )
+}
+
+/// A kernel that is told to enforce signatures, or to lock itself down, needs them; no other does.
+fn module_signatures(kernel: &manifest::Kernel) -> bool {
+    let enforced = |word: &Text| {
+        word.get_ref().starts_with("module.sig_enforce") || word.get_ref().starts_with("lockdown=")
+    };
+    kernel
+        .module_signatures
+        .unwrap_or_else(|| kernel.command_line.iter().any(enforced))
 }
 
 fn module_name(text: &Text) -> Parsed<String> {

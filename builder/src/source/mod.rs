@@ -13,6 +13,7 @@ pub mod error;
 pub mod image;
 pub mod kernel;
 pub mod layer;
+pub mod module_file;
 pub mod modules;
 pub mod oci;
 mod pax;
