@@ -117,12 +117,9 @@ fn isolate(
 
 /// Builds the root and moves into it. Returns the working directory.
 fn build_root(plan: &Plan, cgroup: &Path) -> Result<OwnedFd> {
-    let mounts = plan.mounts.iter().map(|mount| &mount.destination);
-    let needed: Vec<&Path> = mounts
-        .chain([&plan.process.cwd])
-        .map(PathBuf::as_path)
-        .collect();
-    let tree = rootfs::prepare(&plan.root, &needed)?;
+    let mounts = plan.mounts.iter().map(|mount| mount.destination.as_path());
+    let mounts: Vec<&Path> = mounts.collect();
+    let tree = rootfs::prepare(&plan.root, &mounts, &plan.process.cwd)?;
     let visible_cgroup = (!plan.namespaces.has(libc::CLONE_NEWCGROUP)).then_some(cgroup);
     for mount in &plan.mounts {
         mounts::mount(&tree, mount, visible_cgroup)?;

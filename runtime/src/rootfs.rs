@@ -55,9 +55,9 @@ const READ_ONLY: Attributes = Attributes {
 
 /// Cuts the mount namespace off from the host's and mounts the root. Writable until sealed.
 ///
-/// `needed` are paths that must be there, mounts at their places: if a single read-only layer has them all, it
-/// serves as the root without an overlay; else they are made in an upper layer.
-pub(crate) fn prepare(root: &Root, needed: &[&Path]) -> Result<Tree> {
+/// The destinations of `mounts` and `cwd` must be there: if a single read-only layer has them all, it serves as the
+/// root without an overlay; else they are made in an upper layer.
+pub(crate) fn prepare(root: &Root, mounts: &[&Path], cwd: &Path) -> Result<Tree> {
     let host = match root.propagation {
         Some((flag, _)) if flag == libc::MS_SHARED || flag == libc::MS_SLAVE => {
             MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
@@ -68,7 +68,7 @@ pub(crate) fn prepare(root: &Root, needed: &[&Path]) -> Result<Tree> {
     match &root.source {
         Source::Directory => bind_root(&root.path, &root.path, true),
         Source::Overlay { lower, upper_size } => match (lower.as_slice(), upper_size) {
-            ([only], None) if has_all(only, needed) => bind_root(only, &root.path, false),
+            ([only], None) if has_all(only, mounts, cwd) => bind_root(only, &root.path, false),
             _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE)),
         },
     }
@@ -81,20 +81,19 @@ fn bind_root(source: &Path, target: &Path, recursive: bool) -> Result<Tree> {
     Ok(Tree::new(bound))
 }
 
-/// Whether each path exists in the layer or lies below another one, which may bring it.
-fn has_all(layer: &Path, needed: &[&Path]) -> bool {
+/// Whether each path exists in the layer or lies below a mount, which is writable or brings it.
+fn has_all(layer: &Path, mounts: &[&Path], cwd: &Path) -> bool {
     let Ok(layer) = open_directory(layer) else {
         return false;
     };
     let tree = Tree::new(layer);
-    let below_another = |path: &Path| {
-        needed
+    let below_a_mount = |path: &Path| {
+        mounts
             .iter()
-            .any(|other| *other != path && path.starts_with(other))
+            .any(|mount| *mount != path && path.starts_with(mount))
     };
-    needed
-        .iter()
-        .all(|path| below_another(path) || tree.find(path).is_ok())
+    let mut needed = mounts.iter().copied().chain([cwd]);
+    needed.all(|path| below_a_mount(path) || tree.find(path).is_ok())
 }
 
 /// Upper and work directory live in a tmpfs that the overlay then covers, so nobody else ever sees them.

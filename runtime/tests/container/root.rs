@@ -78,6 +78,22 @@ fn single_layer_with_all_mount_points_needs_no_overlay() {
 }
 
 #[test]
+fn single_layer_without_mount_points_gets_them_whatever_the_working_directory() {
+    for cwd in ["/", "/work", "/bin"] {
+        let Some(bundle) = bundle() else { return };
+        let layer = bundle.directory.join("layer");
+        fs::rename(bundle.root(), &layer).expect("moved");
+        fs::create_dir_all(bundle.root()).expect("made");
+        let bundle = bundle
+            .with("/annotations", json!({ "org.coracle.rootfs.lower": layer }))
+            .with("/process/cwd", json!(cwd))
+            .mount(json!({ "destination": "/work/deep", "type": "tmpfs", "source": "tmpfs" }))
+            .command("cwd ; write /new x ; write /work/deep/x x");
+        assert_eq!(bundle.run().lines(), [cwd, EROFS, "ok"]);
+    }
+}
+
+#[test]
 fn read_only_root_refuses_writes_and_its_mounts_do_not() {
     let Some(bundle) = bundle() else { return };
     let bundle = bundle
