@@ -7,7 +7,10 @@
 use std::fmt::Write as _;
 
 /// The longest line in bytes of output before it is cut.
-pub const LINE_LIMIT: usize = 1024;
+///
+/// Made visible it grows to at most four times this, and with what init puts around it stays below 4096 bytes:
+/// readers of the console cut lines there, and what follows a cut could pass for a line of init's own.
+pub const LINE_LIMIT: usize = 960;
 
 /// Cuts one stream of bytes into lines.
 #[derive(Debug, Default)]
@@ -169,6 +172,24 @@ mod tests {
         assert_eq!(lines.concat(), odd);
         assert!(lines.len() >= 2);
         assert!(lines.iter().all(|line| line.len() <= LINE_LIMIT));
+    }
+
+    #[test]
+    fn no_visible_line_is_so_long_that_a_reader_of_the_console_cuts_it() {
+        // The longest name, init's own words around a reason that it quotes, and a return.
+        const AROUND: usize = 63 + 150;
+        for bytes in [
+            &b"\x80"[..],
+            b"\x01",
+            b"\x7f",
+            "\u{80}".as_bytes(),
+            "\u{2028}".as_bytes(),
+            b"\x80\x01",
+        ] {
+            for line in lines_of(&[&bytes.repeat(LINE_LIMIT)]) {
+                assert!(line.len() + AROUND < 4096, "{bytes:?}: {}", line.len());
+            }
+        }
     }
 
     #[test]
