@@ -291,7 +291,12 @@ impl Sources<'_> {
     fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
         match (&workload.user, &image.config.user) {
             (Some(text), _) => {
-                resolve_user(image, text.get_ref()).map_err(|error| self.at(text, error))
+                let wrong = |error| {
+                    self.file
+                        .mistake(Diagnostic::at(text.span(), format!("{error:#}")))
+                };
+                resolve_user(image, text.get_ref())
+                    .map_err(|error| wrong(anyhow::Error::new(error)))
             }
             (None, Some(text)) if !text.is_empty() => resolve_user(image, text).map_err(|error| {
                 Failure::work(
@@ -335,7 +340,7 @@ impl Sources<'_> {
     /// An error of an input at the place in the file that names it.
     fn at(&self, text: &Text, error: impl Into<anyhow::Error>) -> Failure {
         let message = format!("{:#}", error.into());
-        self.file.mistake(Diagnostic::at(text.span(), message))
+        self.file.failed_at(Diagnostic::at(text.span(), message))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The machine's file on the disk: read, parsed, and held against what it refers to.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::manifest::Text;
@@ -55,6 +57,14 @@ impl MachineFile {
         rendered(&self.path, &self.text, &diagnostic.into())
     }
 
+    /// A failure of the work at what a place in the file names: the file may be right and the thing broken.
+    pub fn failed_at(&self, diagnostic: Diagnostic) -> Failure {
+        match self.mistake(diagnostic) {
+            Failure::Input(text) => Failure::Named(text),
+            other => other,
+        }
+    }
+
     fn missing_references(&self) -> Vec<Diagnostic> {
         let mut references: Vec<(&Text, PathBuf)> = Vec::new();
         if let Some((loader, stub)) = &self.spec.boot_files {
@@ -106,20 +116,27 @@ impl MachineFile {
 fn read(path: &Path) -> Result<String, Failure> {
     let cannot =
         |why: String| Failure::Input(format!("error: cannot read {}: {why}", path.display()));
-    let len = std::fs::metadata(path)
-        .map_err(|e| cannot(e.to_string()))?
-        .len();
-    if len > MAX_LEN {
+    let metadata = std::fs::metadata(path).map_err(|e| cannot(e.to_string()))?;
+    // Opening a FIFO would wait for somebody to write to it; a device has no end.
+    if !metadata.is_file() {
+        return Err(cannot("it is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes))
+        .map_err(|e| cannot(e.to_string()))?;
+    if bytes.len() as u64 > MAX_LEN {
         return Err(cannot(format!(
-            "{len} bytes are more than a machine's file has ({MAX_LEN} at most)"
+            "a machine's file has at most {MAX_LEN} bytes"
         )));
     }
-    let bytes = std::fs::read(path).map_err(|e| cannot(e.to_string()))?;
-    String::from_utf8(bytes).map_err(|e| {
-        cannot(format!(
-            "byte {} is not UTF-8",
-            e.utf8_error().valid_up_to()
-        ))
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        let span = at..at + '\u{fffd}'.len_utf8();
+        let mistake = Diagnostic::at(span, format!("byte {at} is not UTF-8"))
+            .hint("TOML is UTF-8: save the file in this encoding");
+        rendered(path, &text, &mistake.into())
     })
 }
 
@@ -159,7 +176,26 @@ mod tests {
         let Err(Failure::Input(text)) = MachineFile::load(&path) else {
             panic!("accepted")
         };
-        assert!(text.contains("byte 8 is not UTF-8"), "{text}");
-        assert!(MachineFile::load(folder.path()).is_err());
+        assert!(
+            text.contains("byte 8 is not UTF-8") && text.contains("os.toml:1:9"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_long_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("long.toml");
+        std::fs::write(&long, vec![b'#'; 5 << 20]).unwrap();
+        for (path, want) in [
+            (folder.path(), "it is no regular file"),
+            (Path::new("/dev/zero"), "it is no regular file"),
+            (&long, "at most 4194304 bytes"),
+        ] {
+            let Err(Failure::Input(text)) = MachineFile::load(path) else {
+                panic!("accepted")
+            };
+            assert!(text.contains(want), "{text}");
+        }
     }
 }
