@@ -265,14 +265,43 @@ fn parse(path: &Path, text: &str) -> Result<Vec<DebianEntry>, LockError> {
     }
     let document: Document = toml::from_str(text).map_err(|e| toml_error(&e))?;
     for pin in document.debian.iter().flat_map(|e| &e.package) {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if pin.sha256.len() != 64 || !pin.sha256.bytes().all(hex) {
-            let at = text.find(&format!("\"{}\"", pin.sha256)).unwrap_or(0);
-            let reason = format!("the sha256 of {} is no SHA-256 digest", pin.name);
+        if let Some((value, reason)) = pin.mistake() {
+            let at = text.find(&format!("\"{value}\"")).unwrap_or(0);
             return Err(damaged(line_of(text, at), reason));
         }
     }
     Ok(document.debian)
+}
+
+impl Pinned {
+    /// What no archive would say, as the value and the reason. The file may come from anybody, and names and
+    /// versions go to apt's command line, where `-o` would set any option.
+    fn mistake(&self) -> Option<(&str, String)> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let (name, version) = (self.name.as_str(), self.version.as_str());
+        if !is_plain(name, b"+-.") || name.ends_with('-') || name.contains(char::is_uppercase) {
+            Some((name, format!("{name:?} is no package name")))
+        } else if !is_plain(version, b"+-.~:") {
+            Some((
+                version,
+                format!("{version:?} is no version of a Debian package"),
+            ))
+        } else if !["amd64", "all"].contains(&self.architecture.as_str()) {
+            let reason = format!("{:?} is neither amd64 nor all", self.architecture);
+            Some((&self.architecture, reason))
+        } else if self.sha256.len() != 64 || !self.sha256.bytes().all(hex) {
+            let reason = format!("the sha256 of {name} is no SHA-256 digest");
+            Some((&self.sha256, reason))
+        } else {
+            None
+        }
+    }
+}
+
+/// Letters, digits and the `other` characters, a letter or digit first.
+fn is_plain(text: &str, other: &[u8]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || other.contains(&b);
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(plain)
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -394,5 +423,26 @@ mod tests {
             let error = parse(path, text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn pins_that_apt_would_take_for_options_are_refused() {
+        let good = pinned("libstdc++6", "1:12.2.0-14+deb12u1~x");
+        let with = |change: &dyn Fn(&mut Pinned)| {
+            let mut pin = good.clone();
+            change(&mut pin);
+            let request = request("a");
+            let text = render(&mut vec![DebianEntry::new(request, vec![pin])]);
+            parse(Path::new("coracle.lock"), &text)
+        };
+        assert!(with(&|_| {}).is_ok());
+        for name in ["-oDir::Bin::gpg=x", "a b", "bash-", "", "Bash", "a/b", "x*"] {
+            assert!(with(&|pin| pin.name = name.into()).is_err(), "{name}");
+        }
+        for version in ["", "-1", "1 2", "1/2", "1\n"] {
+            let error = with(&|pin| pin.version = version.into()).unwrap_err();
+            assert!(error.to_string().contains("coracle.lock:"), "{error}");
+        }
+        assert!(with(&|pin| pin.architecture = "../x".into()).is_err());
     }
 }
