@@ -4,13 +4,14 @@
 use std::process::ExitCode;
 
 use builder::cli::Cli;
+use builder::streams::tell;
 use clap::Parser;
 
 fn main() -> ExitCode {
     match builder::commands::execute(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{}", failure.render());
+            tell(&failure.render());
             ExitCode::from(failure.exit_code())
         }
     }

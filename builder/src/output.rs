@@ -34,15 +34,20 @@ impl Output {
     /// Begins a file that will be `target`.
     ///
     /// # Errors
-    /// The folder is missing or cannot be written, or `target` is a folder.
+    /// The folder is missing or cannot be written, or `target` is there and no regular file: renaming would put
+    /// the image in a device's place.
     pub fn create(target: &Path) -> Result<Self, OutputError> {
         let fail = |source: io::Error| OutputError {
             operation: "create",
             path: target.to_owned(),
             source,
         };
-        if target.is_dir() {
-            return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
+        match std::fs::metadata(target) {
+            Ok(there) if there.is_dir() => return Err(fail(io::ErrorKind::IsADirectory.into())),
+            Ok(there) if !there.is_file() => {
+                return Err(fail(io::Error::other("it is there and no regular file")));
+            }
+            _ => {}
         }
         let (file, hidden) = match nameless(folder_of(target)) {
             Ok(file) => (file, None),
@@ -159,6 +164,18 @@ mod tests {
         output.commit().unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.img"]);
+    }
+
+    #[test]
+    fn a_device_is_not_replaced() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("null");
+        symlink("/dev/null", &link).unwrap();
+        for target in [Path::new("/dev/null"), &link] {
+            let error = Output::create(target).unwrap_err();
+            assert!(error.source.to_string().contains("no regular file"));
+        }
     }
 
     #[test]

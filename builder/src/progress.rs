@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::streams::tell_line;
+
 /// Steps shorter than this leave no line behind.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
@@ -82,7 +84,7 @@ impl Progress {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !told.contains(&text) {
-            eprintln!("{text}");
+            tell_line(&text);
             told.push(text);
         }
     }
@@ -113,7 +115,7 @@ impl Step {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             if !*announced {
-                eprintln!("{} ...", self.what);
+                tell_line(&format!("{} ...", self.what));
                 *announced = true;
             }
         }
@@ -125,7 +127,7 @@ impl Drop for Step {
         self.bar.finish_and_clear();
         let took = self.begun.elapsed();
         if self.mode != Mode::Silent && took > WORTH_A_LINE {
-            eprintln!("{} ({:.1} s)", self.what, took.as_secs_f64());
+            tell_line(&format!("{} ({:.1} s)", self.what, took.as_secs_f64()));
         }
     }
 }

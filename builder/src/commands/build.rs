@@ -7,10 +7,12 @@ use crate::cli::{Build, Choice};
 use crate::disk::{self, Written};
 use crate::failure::Failure;
 use crate::inputs;
+use crate::lock::LOCK_FILE;
 use crate::machine_file::MachineFile;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::streams::give;
 
 /// Builds and prints the image's path.
 pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failure> {
@@ -20,6 +22,7 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
         .output
         .clone()
         .unwrap_or_else(|| PathBuf::from(format!("{}.img", file.spec.name)));
+    keep_inputs(&file, &target)?;
     let written = build_image(&file, &arguments.choice, &target, progress)?;
     progress.note(format!(
         "built {} in {:.1} s: {} MiB, root hash {}",
@@ -28,7 +31,23 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
         written.table.disk_len >> 20,
         written.root_hash
     ));
-    println!("{}", target.display());
+    give(&format!("{}\n", target.display()))
+}
+
+/// Refuses to write the image over the file that describes it, or over its lock.
+fn keep_inputs(file: &MachineFile, target: &Path) -> Result<(), Failure> {
+    let lock = file.folder().join(LOCK_FILE);
+    let is_target = |input: &Path| match (input.canonicalize(), target.canonicalize()) {
+        (Ok(input), Ok(target)) => input == target,
+        _ => false,
+    };
+    if is_target(&file.path) || is_target(&lock) {
+        return Err(Failure::Input(format!(
+            "error: -o {}: the image would take the place of what it is built from\nhint: give the image another name, as in -o {}.img",
+            target.display(),
+            file.spec.name
+        )));
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use config::spec::{KernelSource, Source, Spec, Workload};
 use crate::bundle::ROOT_CAPABILITIES;
 use crate::failure::Failure;
 use crate::machine_file::MachineFile;
+use crate::streams::give;
 
 /// Checks a file and prints the machine.
 ///
@@ -16,8 +17,7 @@ use crate::machine_file::MachineFile;
 /// Every mistake in the file.
 pub(super) fn check(file: &Path) -> Result<(), Failure> {
     let file = MachineFile::load(file)?;
-    print!("{}", describe(&file.spec));
-    Ok(())
+    give(&describe(&file.spec))
 }
 
 fn describe(spec: &Spec) -> String {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::disk::types;
 use crate::failure::Failure;
 use crate::image::{DiskImage, Uki};
+use crate::streams::give;
 
 /// Prints what is in the image; a root that does not fit its hash is a failure.
 pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
@@ -24,9 +25,9 @@ pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
         "machine": match &spec { Ok(spec) => serde_json::to_value(spec)?, Err(_) => Value::Null },
     });
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        give(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
-        print!("{}", describe(&report));
+        give(&describe(&report))?;
     }
     verdict.map_err(|error| {
         let hint = "the image is damaged or was changed: build it again".to_owned();

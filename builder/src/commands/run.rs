@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::image::{DiskImage, Uki};
 use crate::machine_file::MachineFile;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
+use crate::streams::{give, tell_line};
 use crate::vm::{self, DirectBoot, Forward, HttpCheck, Options, Outcome};
 
 /// Boots and stays until the machine has ended.
@@ -46,8 +47,7 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
         let hint = error.hint();
         Failure::work_with_hint(error, hint)
     })?;
-    print!("{}", report(&outcome));
-    Ok(())
+    give(&report(&outcome))
 }
 
 /// The guest's console and what the host has to say go to standard error, results to standard output.
@@ -55,15 +55,16 @@ struct Terminal;
 
 impl vm::Console for Terminal {
     fn guest(&mut self, line: &str) {
-        eprintln!("{line}");
+        tell_line(line);
     }
 
     fn note(&mut self, text: &str) {
-        eprintln!("{text}");
+        tell_line(text);
     }
 
     fn result(&mut self, text: &str) {
-        println!("{text}");
+        // The machine goes on, and the answer counts in its own right.
+        let _ = give(&format!("{text}\n"));
     }
 }
 
@@ -72,11 +73,13 @@ fn is_disk(path: &Path) -> Result<bool, Failure> {
     let cannot = |error: std::io::Error| {
         Failure::Input(format!("error: cannot read {}: {error}", path.display()))
     };
+    // Opening a FIFO would wait for somebody to write to it.
+    let kind = std::fs::metadata(path).map_err(cannot)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(cannot(std::io::Error::other("it is no regular file")));
+    }
     let file = File::open(path).map_err(cannot)?;
     let mut signature = [0; 8];
-    if file.metadata().map_err(cannot)?.is_dir() {
-        return Err(cannot(std::io::ErrorKind::IsADirectory.into()));
-    }
     let has_header = file.read_exact_at(&mut signature, 512).is_ok() && &signature == b"EFI PART";
     let mut first = [0; 4096];
     let count = (&file).read(&mut first).map_err(cannot)?;
