@@ -3,11 +3,16 @@
 //! An entry is a file `KIND/KEY`, complete from the moment it has its name: it is written beside, flushed and
 //! renamed, so two builds may share a cache and an interrupted one leaves nothing that another would trust. Keys are
 //! digests of what the entry came from. It never removes entries, and it refuses keys that are no plain names.
+//!
+//! An entry is not hashed each time it is used. Its modification time is its seal instead: it is set to a value that
+//! follows from its length, and whatever writes, cuts or copies the file moves it. An entry with a broken seal is
+//! made anew, or hashed once where the key is its own digest.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::blob::digest;
 use super::error::FileError;
 
 /// Temporary files older than this belong to a build that was killed.
@@ -52,6 +57,23 @@ impl CacheKind {
             Self::Modinfo => "modinfo",
         }
     }
+
+    /// Whether the key is the SHA-256 of the entry itself.
+    fn key_is_digest(self) -> bool {
+        matches!(self, Self::Blob | Self::Layer)
+    }
+}
+
+/// The modification time of an intact entry. (No file system has trouble with the years 2001 to 2033.)
+fn seal_of(len: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + len % 1_000_000_000)
+}
+
+/// Sets the seal. Where that fails the entry is made anew next time, nothing worse.
+fn seal(file: &File) {
+    let _ = file
+        .metadata()
+        .and_then(|metadata| file.set_modified(seal_of(metadata.len())));
 }
 
 /// An open cache.
@@ -85,10 +107,19 @@ impl Cache {
         &self.root
     }
 
-    /// The entry's path, if there is one.
+    /// The entry's path, if there is one that nobody has touched.
     pub fn get(&self, kind: CacheKind, key: &str) -> Option<PathBuf> {
         let path = self.place(kind, key);
-        path.is_file().then_some(path)
+        let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        if metadata.modified().ok()? == seal_of(metadata.len()) {
+            return Some(path);
+        }
+        let file = File::open(&path).ok()?;
+        let intact = kind.key_is_digest() && digest(&file).is_ok_and(|(sha256, _)| sha256 == key);
+        intact.then(|| {
+            seal(&file);
+            path
+        })
     }
 
     /// Makes an entry: `fill` writes it. If `fill` fails nothing is left.
@@ -119,8 +150,10 @@ impl Cache {
         file.as_file()
             .sync_data()
             .map_err(FileError::of("write", path))?;
-        file.persist(path)
+        let file = file
+            .persist(path)
             .map_err(|e| FileError::of("write", path)(e.error))?;
+        seal(&file);
         Ok(())
     }
 
@@ -131,10 +164,14 @@ impl Cache {
     pub fn adopt(&self, kind: CacheKind, key: &str, file: &Path) -> Result<PathBuf, CacheError> {
         let path = self.place(kind, key);
         self.directory(kind.directory())?;
-        File::open(file)
-            .and_then(|f| f.sync_data())
-            .and_then(|()| fs::rename(file, &path))
-            .map_err(FileError::of("write", &path))?;
+        let moved = || {
+            let open = File::open(file)?;
+            open.sync_data()?;
+            fs::rename(file, &path)?;
+            seal(&open);
+            Ok(())
+        };
+        moved().map_err(FileError::of("write", &path))?;
         Ok(path)
     }
 
@@ -250,18 +287,50 @@ mod tests {
         );
     }
 
+    fn put(cache: &Cache, kind: CacheKind, key: &str, bytes: &[u8]) -> PathBuf {
+        let fill = |file: &mut File| {
+            file.write_all(bytes).unwrap();
+            Ok::<_, CacheError>(())
+        };
+        cache.put(kind, key, fill).unwrap()
+    }
+
     #[test]
     fn entry_is_found_again_by_another_build() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
-        let put = cache
-            .put(CacheKind::Blob, "ab", |file| {
-                file.write_all(b"all").unwrap();
-                Ok::<_, CacheError>(())
-            })
-            .unwrap();
+        let path = put(&cache, CacheKind::Blob, "ab", b"all");
         let other = Cache::open(Some(directory.path())).unwrap();
-        assert_eq!(other.get(CacheKind::Blob, "ab"), Some(put.clone()));
-        assert_eq!(fs::read(put).unwrap(), b"all");
+        assert_eq!(other.get(CacheKind::Blob, "ab"), Some(path.clone()));
+        assert_eq!(fs::read(path).unwrap(), b"all");
+    }
+
+    #[test]
+    fn entry_that_was_cut_or_changed_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        for damage in [&b""[..], b"al", b"alL", b"all and more"] {
+            for kind in [CacheKind::Blob, CacheKind::PackageData] {
+                let path = put(&cache, kind, "ab", b"all");
+                fs::write(&path, damage).unwrap();
+                assert_eq!(cache.get(kind, "ab"), None, "{damage:?}");
+                put(&cache, kind, "ab", b"all");
+                assert_eq!(cache.get(kind, "ab"), Some(path));
+            }
+        }
+    }
+
+    #[test]
+    fn entry_with_a_broken_seal_is_good_if_its_key_is_its_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let (key, _) = digest(&b"all"[..]).unwrap();
+        for (kind, good) in [(CacheKind::Blob, true), (CacheKind::PackageData, false)] {
+            let path = put(&cache, kind, &key, b"all");
+            fs::write(&path, b"all").unwrap();
+            assert_eq!(cache.get(kind, &key).is_some(), good, "{kind:?}");
+            let modified = fs::metadata(&path).unwrap().modified().unwrap();
+            assert_eq!(modified == seal_of(3), good);
+        }
     }
 }
