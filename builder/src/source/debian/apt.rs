@@ -79,8 +79,8 @@ pub enum AptError {
 pub(super) struct Apt {
     directory: PathBuf,
     suite: Option<String>,
-    /// Held while this value lives: apt's own locks do not wait.
-    _lock: File,
+    /// Held while this value lives, and while an apt of ours does: its own locks do not wait.
+    lock: File,
 }
 
 impl Apt {
@@ -103,7 +103,7 @@ impl Apt {
         let apt = Self {
             directory,
             suite: suite.map(str::to_owned),
-            _lock: lock,
+            lock,
         };
         apt.write("status", EMPTY_MACHINE)?;
         apt.write("apt.conf", &apt.configuration())?;
@@ -174,7 +174,9 @@ impl Apt {
         }
         let which = self.suite.as_deref().unwrap_or("the host's sources");
         let step = progress.step(format!("Debian package lists of {which}"), None);
-        self.run("apt-get", &["update"], &self.directory, || step.advance(0))
+        // Without this apt succeeds when it has reached no mirror at all.
+        let arguments = ["update", "-o", "APT::Update::Error-Mode=any"];
+        self.run("apt-get", &arguments, &self.directory, || step.advance(0))
             .and_then(|output| self.check("the package lists cannot be fetched", output))?;
         Ok(())
     }
@@ -189,7 +191,7 @@ impl Apt {
         recommends: bool,
     ) -> Result<Vec<[String; 3]>, AptError> {
         let recommends = format!("APT::Install-Recommends={recommends}");
-        let mut arguments = vec!["install", "-s", "-qq", "-y", "-o", &recommends];
+        let mut arguments = vec!["install", "-s", "-qq", "-y", "-o", &recommends, "--"];
         arguments.extend(packages.iter().map(String::as_str));
         let output = self.run("apt-get", &arguments, &self.directory, || {})?;
         let text = self.check(&format!("cannot resolve {}", packages.join(", ")), output)?;
@@ -201,7 +203,7 @@ impl Apt {
     /// # Errors
     /// [`AptError`], if apt does not know one.
     pub(super) fn show(&self, packages: &[String]) -> Result<Vec<Record>, AptError> {
-        let mut arguments = vec!["show", "-q", "--no-all-versions"];
+        let mut arguments = vec!["show", "-q", "--no-all-versions", "--"];
         arguments.extend(packages.iter().map(String::as_str));
         let output = self.run("apt-cache", &arguments, &self.directory, || {})?;
         let text = self.check(&format!("no package {}", packages.join(", ")), output)?;
@@ -218,7 +220,7 @@ impl Apt {
         into: &Path,
         mut tick: impl FnMut(u64),
     ) -> Result<(), AptError> {
-        let mut arguments = vec!["download", "-qq"];
+        let mut arguments = vec!["download", "-qq", "--"];
         arguments.extend(packages.iter().map(String::as_str));
         let output = self.run("apt-get", &arguments, into, || tick(bytes_in(into)))?;
         tick(bytes_in(into));
@@ -237,13 +239,15 @@ impl Apt {
             io::ErrorKind::NotFound => AptError::Missing { program },
             _ => AptError::Run { program, source },
         };
+        // apt reads nothing there; but if we are killed, it still holds the lock for as long as it goes on.
+        let stdin = self.lock.try_clone().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("-c")
             .arg(self.directory.join("apt.conf"))
             .args(arguments)
             .current_dir(directory)
             .env("LC_ALL", "C.UTF-8")
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(stdin))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -130,7 +130,13 @@ pub fn resolve(
     let updated = apt.update(progress);
     let _step = progress.step("choosing Debian packages", None);
     let pins = match (ask(&apt, request), updated) {
-        (Ok(pins), _) => pins,
+        (Ok(pins), Ok(())) => pins,
+        (Ok(pins), Err(update)) => {
+            progress.note(format!(
+                "note: {update}; versions are chosen from the lists of an earlier time"
+            ));
+            pins
+        }
         (Err(DebianError::Apt(_)), Err(update)) => return Err(update.into()),
         (Err(error), _) => return Err(error),
     };
