@@ -31,7 +31,13 @@ impl Machine {
 
     fn on_child(&mut self, pid: i32, exit: Exit) {
         match self.children.remove(&pid) {
-            Some(Role::Start(id)) => self.on_runtime_done(id, exit),
+            Some(Role::Start(id)) => {
+                self.on_runtime_done(id, exit);
+                // A process id comes again: what is remembered must not be taken for a later process.
+                if !self.is_starting() {
+                    self.early_exits.clear();
+                }
+            }
             Some(Role::Main(id)) => {
                 self.workloads[id].main_pid = None;
                 self.show_last_words(id);
@@ -59,18 +65,17 @@ impl Machine {
 
     /// A workload may end before the runtime that started it is reaped; then its id is not known yet.
     fn remember_early_exit(&mut self, pid: i32, exit: Exit) {
-        if self
-            .children
-            .values()
-            .any(|role| matches!(role, Role::Start(_)))
-        {
+        if self.is_starting() {
             self.early_exits.push_back((pid, exit));
             if self.early_exits.len() > EARLY_EXITS {
                 self.early_exits.pop_front();
             }
-        } else {
-            self.early_exits.clear();
         }
+    }
+
+    fn is_starting(&self) -> bool {
+        let starts = |role: &Role| matches!(role, Role::Start(_));
+        self.children.values().any(starts)
     }
 
     fn on_runtime_done(&mut self, id: Id, exit: Exit) {
