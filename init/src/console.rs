@@ -61,6 +61,15 @@ impl Console {
         self.write_some();
     }
 
+    /// Prints a line of init's own that may be missed: it is dropped and counted when the queue is full.
+    pub fn say_if_room(&mut self, text: impl fmt::Display) {
+        if self.queue.len() > QUEUE_LIMIT {
+            self.lost += 1;
+        } else {
+            self.say(text);
+        }
+    }
+
     /// Prints one already sanitized line of a workload: `NAME | TEXT`.
     pub fn say_for(&mut self, name: &str, text: &str) {
         if self.queue.len() + name.len() + text.len() + 4 > QUEUE_LIMIT {
@@ -94,7 +103,7 @@ impl Console {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
             self.say(format_args!(
-                "{lost} lines of workloads were not shown: the console is slower than they are"
+                "{lost} lines were not shown: the console is slower than the workloads"
             ));
         }
     }

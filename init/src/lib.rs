@@ -14,6 +14,7 @@ pub mod dm;
 pub mod gpt;
 pub mod halt;
 pub mod initramfs;
+pub mod kernel_log;
 pub mod lines;
 pub mod machine;
 pub mod modules;

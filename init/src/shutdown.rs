@@ -21,6 +21,10 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
             .say("some processes do not end by SIGTERM: killing them");
         kill_all();
     }
+    machine.read_kernel_log();
+    if let Some(log) = machine.kernel_log.take() {
+        log.give_back();
+    }
     for id in 0..machine.workloads.len() {
         let name = machine.workloads[id].spec.name.clone();
         let console = &mut machine.console;

@@ -18,6 +18,7 @@ use crate::buttons::PowerButton;
 use crate::console::{Console, now};
 use crate::halt::Ending;
 use crate::initramfs::corruption_message;
+use crate::kernel_log::KernelLog;
 use crate::net::Network;
 use crate::state::State;
 use crate::supervise::engine::Engine;
@@ -39,6 +40,7 @@ enum Source {
     Button(usize),
     Output(Id, Stream),
     Lease(usize),
+    KernelLog,
 }
 
 /// What a child process was started for.
@@ -58,6 +60,7 @@ pub struct Machine {
     pub(crate) workloads: Vec<Workload>,
     pub(crate) state: Result<Option<State>, String>,
     pub(crate) network: Network,
+    pub(crate) kernel_log: Option<KernelLog>,
     engine: Engine,
     epoll: OwnedFd,
     signals: OwnedFd,
@@ -90,6 +93,7 @@ impl Machine {
             workloads: spec.workloads.iter().cloned().map(Workload::new).collect(),
             state,
             network: Network::new(spec),
+            kernel_log: None,
             engine: Engine::new(&spec.workloads),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals,
@@ -118,6 +122,7 @@ impl Machine {
         for interface in 0..self.network.len() {
             self.start_dhcp(interface);
         }
+        self.take_kernel_log();
         self.tell_engine(Event::Begin);
         loop {
             self.finish_turn();
@@ -215,6 +220,7 @@ impl Machine {
                 workload.read_output(stream, &mut |line| self.console.say_for(&name, line));
             }
             Source::Lease(interface) => self.network.read(interface, &mut self.console),
+            Source::KernelLog => self.read_kernel_log(),
         }
     }
 
@@ -267,6 +273,24 @@ impl Machine {
         shutdown::kill_all();
         shutdown::unmount_state(self);
         halt::end(&mut self.console, Ending::PowerOff)
+    }
+
+    /// From now on a workload may print.
+    fn take_kernel_log(&mut self) {
+        self.kernel_log = KernelLog::take();
+        if let Some(log) = &self.kernel_log
+            && self.watch(Source::KernelLog, log).is_err()
+        {
+            log.give_back();
+            self.kernel_log = None;
+        }
+    }
+
+    /// A workload may make the kernel say much: such lines are dropped like its own when the console is slow.
+    pub(crate) fn read_kernel_log(&mut self) {
+        if let Some(log) = &self.kernel_log {
+            log.read(|text| self.console.say_if_room(format_args!("kernel: {text}")));
+        }
     }
 
     fn add_button(&mut self, button: PowerButton) {
@@ -346,6 +370,7 @@ impl Source {
             Self::Output(id, Stream::Out) => (4, id),
             Self::Output(id, Stream::Error) => (5, id),
             Self::Lease(interface) => (6, interface),
+            Self::KernelLog => (7, 0),
         };
         kind << 32 | index as u64
     }
@@ -360,6 +385,7 @@ impl Source {
             4 => Self::Output(index, Stream::Out),
             5 => Self::Output(index, Stream::Error),
             6 => Self::Lease(index),
+            7 => Self::KernelLog,
             _ => return None,
         })
     }
@@ -379,6 +405,7 @@ mod tests {
             Source::Output(499, Stream::Out),
             Source::Output(0, Stream::Error),
             Source::Lease(1),
+            Source::KernelLog,
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), Some(source));
