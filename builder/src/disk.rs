@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::format::region::Region;
-use crate::format::{cpio, erofs, ext4, fat, gpt, pe, uuid_from_digest, verity};
+use crate::format::{cpio, erofs, ext4, fat, gpt, pe, verity};
+use crate::identity::{hex, named_uuid};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::tree::{Content, Tree, TreeError};
@@ -228,11 +229,6 @@ fn half(hash: &verity::Hash, at: usize) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// A UUID that follows from names.
-pub fn named_uuid(names: &[&str]) -> Uuid {
-    uuid_from_digest(&Sha256::digest(format!("coracle\0{}", names.join("\0"))))
-}
-
 fn disk_guid(plan: &Plan, hash: &verity::Hash) -> Uuid {
     named_uuid(&["disk", &plan.boot_spec.name, &hex(hash)])
 }
@@ -318,9 +314,4 @@ fn read_range(path: &std::path::Path, offset: u64, len: u64) -> io::Result<Vec<u
     let mut bytes = vec![0; len];
     File::open(path)?.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

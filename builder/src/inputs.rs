@@ -7,7 +7,7 @@ use std::sync::Arc;
 use config::boot::BootVolume;
 use config::manifest::Text;
 use config::spec::{FileContent, KernelSource, Source, Spec, Workload};
-use config::{Diagnostic, value};
+use config::{Diagnostic, linux};
 
 use crate::bundle::{self, Process, VOLUMES_DIR};
 use crate::cli::Choice;
@@ -408,7 +408,7 @@ fn volumes(workload: &Workload, image: &Image, user: &User) -> Vec<BootVolume> {
 fn stop_signal(workload: &Workload, image: &Image) -> i32 {
     let of_image = || {
         let text = Text::new(0..0, image.config.stop_signal.clone()?);
-        value::signal(&text).ok()
+        linux::signal(&text).ok()
     };
     workload.stop_signal.or_else(of_image).unwrap_or(SIGTERM)
 }

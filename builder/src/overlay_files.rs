@@ -9,7 +9,7 @@ use std::sync::Arc;
 use config::spec::{File, FileContent};
 use sha2::{Digest, Sha256};
 
-use crate::disk::hex;
+use crate::identity::hex;
 use crate::source::image::{Image, Layer};
 use crate::tree::{Content, Inode, InodeId, Kind, Metadata, Tree, TreeError};
 

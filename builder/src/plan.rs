@@ -12,8 +12,8 @@ use config::boot::{
 use uuid::Uuid;
 
 use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
-use crate::disk::named_uuid;
 use crate::guest;
+use crate::identity::named_uuid;
 use crate::inputs::{Inputs, WorkloadInput};
 use crate::source::modules::Module;
 use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};

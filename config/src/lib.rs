@@ -7,7 +7,9 @@
 
 pub mod boot;
 pub mod diagnostic;
+pub mod linux;
 pub mod manifest;
+mod mistakes;
 mod order;
 pub mod spec;
 pub mod value;

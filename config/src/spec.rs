@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::boot::Protocol;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::manifest::{self, Manifest, Text};
+use crate::mistakes::Mistakes;
 use crate::order::start_order;
 use crate::value::{self, Parsed};
 pub use crate::workload::{File, FileContent, Source, Volume, Workload};
@@ -80,42 +81,6 @@ pub struct Interface {
     pub dhcp: bool,
 }
 
-/// Collects mistakes, so that the user sees all of them at once.
-#[derive(Debug, Default)]
-pub(crate) struct Mistakes(Vec<Diagnostic>);
-
-impl Mistakes {
-    /// The value, or `None` with its mistake kept.
-    pub(crate) fn take<T>(&mut self, parsed: Parsed<T>) -> Option<T> {
-        parsed.map_err(|mistake| self.0.push(mistake)).ok()
-    }
-
-    /// The values of all texts that parse.
-    pub(crate) fn take_all<T>(
-        &mut self,
-        texts: &[Text],
-        parse: impl Fn(&Text) -> Parsed<T>,
-    ) -> Vec<T> {
-        texts
-            .iter()
-            .filter_map(|text| self.take(parse(text)))
-            .collect()
-    }
-
-    /// The value of an optional key, if it is there and parses.
-    pub(crate) fn take_some<T>(
-        &mut self,
-        text: Option<&Text>,
-        parse: impl Fn(&Text) -> Parsed<T>,
-    ) -> Option<T> {
-        text.and_then(|text| self.take(parse(text)))
-    }
-
-    pub(crate) fn push(&mut self, mistake: Diagnostic) {
-        self.0.push(mistake);
-    }
-}
-
 impl Spec {
     /// Validates.
     ///
@@ -153,11 +118,7 @@ impl Spec {
             workloads,
             name,
         };
-        if mistakes.0.is_empty() {
-            Ok(spec)
-        } else {
-            Err(Diagnostics(mistakes.0))
-        }
+        mistakes.none_or(spec)
     }
 }
 

@@ -7,8 +7,9 @@ use toml::Spanned;
 
 use crate::boot::{Protocol, Readiness, Restart};
 use crate::diagnostic::{Diagnostic, suggest};
+use crate::linux;
 use crate::manifest::{self, Text};
-use crate::spec::Mistakes;
+use crate::mistakes::Mistakes;
 use crate::value::{self, Parsed, Port};
 
 /// How often a health check runs if the file does not say.
@@ -157,7 +158,7 @@ impl Workload {
             capabilities: from
                 .capabilities
                 .as_ref()
-                .map(|list| mistakes.take_all(list, value::capability)),
+                .map(|list| mistakes.take_all(list, linux::capability)),
             read_only: from.read_only,
             scratch: mistakes
                 .take_some(from.scratch.as_ref(), memory)
@@ -165,7 +166,7 @@ impl Workload {
             restart: mistakes
                 .take_some(from.restart.as_ref(), restart)
                 .unwrap_or(Restart::Always),
-            stop_signal: mistakes.take_some(from.stop_signal.as_ref(), value::signal),
+            stop_signal: mistakes.take_some(from.stop_signal.as_ref(), linux::signal),
             stop_timeout: mistakes
                 .take_some(from.stop_timeout.as_ref(), value::duration)
                 .unwrap_or(DEFAULT_STOP_TIMEOUT),

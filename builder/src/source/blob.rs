@@ -11,7 +11,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest, Sha256};
 
-use super::image::hex;
+use crate::identity::hex;
 use crate::progress::Step;
 
 /// The most that one input may decompress to.

@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::blob::digest;
 use super::error::FileError;
-use super::image::{Image, ImageConfig, Layer, hex};
+use super::image::{Image, ImageConfig, Layer};
+use crate::identity::hex;
 use crate::progress::{Progress, Step};
 use crate::tree::{Content, Inode, InodeId, Kind, Metadata, Tree, TreeError};
 

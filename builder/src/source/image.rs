@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::FileError;
 use super::layer::{LayerTree, OPAQUE, is_whiteout};
+use crate::identity::hex;
 use crate::tree::{Content, InodeId, Kind, Metadata, Name, Tree};
 
 const LINK_LIMIT: usize = 40;
@@ -267,11 +268,6 @@ pub fn read_content(content: &Content) -> Result<Vec<u8>, FileError> {
             read().map_err(FileError::of("read", path))
         }
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn is_opaque(tree: &Tree, id: InodeId) -> bool {

@@ -6,11 +6,12 @@ use super::deb::{self, DebError};
 use super::postinst;
 use super::script::{self, Script};
 use super::{DebianError, fetch};
+use crate::identity::hex;
 use crate::lock::Pinned;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
 use crate::source::error::FileError;
-use crate::source::image::{Layer, hex, read_content};
+use crate::source::image::{Layer, read_content};
 use crate::source::layer::{Dialect, LayerBuilder, LayerError, read_tar};
 use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
 
