@@ -27,7 +27,7 @@ use crate::gpt::Guid;
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
-use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts};
+use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts, readahead};
 
 const MODULE_LIST: &str = "/modules.load";
 const NEW_ROOT: &str = "/sysroot";
@@ -139,6 +139,7 @@ fn set_up_verity(
         superblock.sectors(),
         &table,
     )?;
+    readahead::set(minor, readahead::AT_BOOT_KIB);
     Ok(format!("/dev/dm-{minor}"))
 }
 

@@ -22,6 +22,7 @@ pub mod mounts;
 pub mod net;
 pub mod panic;
 pub mod probe;
+pub mod readahead;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;

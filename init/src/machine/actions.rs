@@ -60,7 +60,7 @@ impl Machine {
             Notice::AllReady => {
                 sys::mark(Stage::Ready);
                 // Before the words are out: whoever reads them may press the power button.
-                self.load_late_modules();
+                self.end_boot();
                 self.read_uevents();
             }
             _ => {}

@@ -26,7 +26,7 @@ use crate::supervise::event::{Event, Exit, Id};
 use crate::sys::{self, Stage};
 use crate::uevent::{Uevent, UeventSocket};
 use crate::workload::{Stream, Workload};
-use crate::{halt, modules, shutdown};
+use crate::{halt, modules, readahead, shutdown};
 
 /// How long after the start of the loop the late modules wait for the workloads to be ready.
 const LATE_MODULES_AFTER: Duration = Duration::from_secs(5);
@@ -169,7 +169,7 @@ impl Machine {
             .late_modules_deadline()
             .is_some_and(|deadline| deadline <= now)
         {
-            self.load_late_modules();
+            self.end_boot();
         }
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
@@ -199,9 +199,11 @@ impl Machine {
         self.late_modules.as_ref().map(|(_, deadline)| *deadline)
     }
 
-    /// Loads what no workload waits for, once. Buttons that appear by it are told by uevents.
-    pub(crate) fn load_late_modules(&mut self) {
+    /// Ends the boot, once: loads what no workload waits for, and lets the kernel read ahead as it likes. Buttons
+    /// that appear by it are told by uevents.
+    pub(crate) fn end_boot(&mut self) {
         if let Some((paths, _)) = self.late_modules.take() {
+            readahead::set_for_root(readahead::AFTERWARDS_KIB);
             modules::load_all(&paths, &mut self.console);
         }
     }
