@@ -165,20 +165,85 @@ impl Manifest {
     }
 }
 
-/// Makes the parser's error one of ours: unknown keys get the nearest known one as a hint.
+/// Makes the parser's error one of ours: in the words of TOML instead of Rust's, and with its mend.
 fn explain(error: &toml::de::Error) -> Diagnostic {
     let message = error.message().trim_end().to_owned();
-    let (message, hint) = match unknown_field(&message) {
-        Some((key, known)) => (
-            format!("unknown key `{key}`"),
-            Some(suggest(key, known.iter().copied())),
-        ),
-        None => (message.replace("missing field", "missing key"), None),
+    let (message, hint) = if let Some((key, known)) = unknown_field(&message) {
+        let hint = suggest_key(key, &known);
+        (format!("unknown key `{key}`"), Some(hint))
+    } else if let Some((found, expected)) = wrong_type(&message) {
+        let hint = type_hint(found, expected).map(str::to_owned);
+        (
+            format!("wrong type: {}, expected {}", plain(found), plain(expected)),
+            hint,
+        )
+    } else if let Some(key) = message.strip_prefix("missing field ") {
+        let bare = key.trim_matches('`');
+        (
+            format!("missing key {key}"),
+            Some(format!("add it: {bare} = …")),
+        )
+    } else if message == "duplicate key" {
+        let hint = "a key stands once in its table: remove one of the two";
+        (message, Some(hint.to_owned()))
+    } else {
+        (message, None)
     };
     Diagnostic {
         span: error.span(),
         message,
         hint,
+    }
+}
+
+/// The nearest known key; a key of the top level that slipped into a table above it is told its place.
+fn suggest_key(key: &str, known: &[&str]) -> String {
+    if ["name", "version"].contains(&key) {
+        return format!("`{key}` stands at the top of the file, above the first [table]");
+    }
+    suggest(key, known.iter().copied())
+}
+
+/// Takes serde's "invalid type: FOUND, expected EXPECTED" apart.
+fn wrong_type(message: &str) -> Option<(&str, &str)> {
+    message
+        .strip_prefix("invalid type: ")?
+        .rsplit_once(", expected ")
+}
+
+/// serde's name of a type in the words of the TOML specification.
+fn plain(of_serde: &str) -> &str {
+    match of_serde {
+        "a sequence" => "an array",
+        "sequence" => "array",
+        "a map" => "a table",
+        "map" => "table",
+        "i64" => "a whole number that fits",
+        "f64" => "a number",
+        expected if expected.starts_with("struct ") => "a table",
+        other => other.strip_suffix(" as i128").unwrap_or(other),
+    }
+}
+
+fn type_hint(found: &str, expected: &str) -> Option<&'static str> {
+    match (found, expected) {
+        (_, "struct Workload") => {
+            Some("each workload has a name: write [workload.NAME] above its keys")
+        }
+        (_, "struct Interface") => {
+            Some("each interface has a label: write [network.interface.LABEL] above its keys")
+        }
+        ("sequence", "a map") => {
+            Some("write single brackets and a name of its own, as in [workload.web]")
+        }
+        (_, "a string") => Some("put it in quotes"),
+        (_, "a sequence") => Some("put it in brackets, as in [\"one\", \"two\"]"),
+        (_, "a boolean") => Some("write true or false"),
+        (_, "i64" | "f64") => Some("write it without quotes, as in 2"),
+        _ if plain(expected) == "a table" => {
+            Some("write { key = value }, or a [table] on a line of its own")
+        }
+        _ => None,
     }
 }
 
@@ -192,4 +257,57 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
         .collect();
     let (key, known) = quoted.split_first()?;
     Some((key, known.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_of_form_are_told_in_the_words_of_toml_with_their_mend() {
+        for (text, message, hint) in [
+            (
+                "name = 5",
+                "wrong type: integer `5`, expected a string",
+                "in quotes",
+            ),
+            (
+                "name = \"a\"\n[workload.w]\ndebian = \"x, expected y\"",
+                "wrong type: string \"x, expected y\", expected an array",
+                "in brackets",
+            ),
+            (
+                "name = \"a\"\n[workload]\nimage = \"dir:.\"",
+                "wrong type: string \"dir:.\", expected a table",
+                "[workload.NAME]",
+            ),
+            (
+                "name = \"a\"\n[[workload]]\nimage = \"dir:.\"",
+                "wrong type: array, expected a table",
+                "[workload.web]",
+            ),
+            (
+                "name = \"a\"\nstate = true",
+                "wrong type: boolean `true`, expected a table",
+                "{ key = value }",
+            ),
+            (
+                "name = \"a\"\n[workload.w]\npids = 99999999999999999999",
+                "wrong type: integer `99999999999999999999`, expected a whole number that fits",
+                "without quotes",
+            ),
+            (
+                "[state]\nname = \"a\"",
+                "unknown key `name`",
+                "top of the file",
+            ),
+            ("version = \"1\"", "missing key `name`", "add it: name = …"),
+            ("name = \"a\"\nname = \"b\"", "duplicate key", "remove one"),
+        ] {
+            let Diagnostics(all) = Manifest::parse(text).unwrap_err();
+            assert_eq!(all[0].message, message);
+            let found = all[0].hint.as_deref().unwrap_or_default();
+            assert!(found.contains(hint), "{text}: {found}");
+        }
+    }
 }
