@@ -65,12 +65,14 @@ impl Case {
     }
 }
 
-/// Cargo's target directory: the nearest one above this program that Cargo marked as a cache.
+/// Cargo's target directory: what holds the profile's folder, which Cargo marks with its lock file, above this
+/// program.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe().context("find this program's own path")?;
-    let marked = |directory: &&Path| directory.join("CACHEDIR.TAG").is_file();
-    let found = program.ancestors().find(marked);
-    found
+    let locked = |directory: &&Path| directory.join(".cargo-lock").is_file();
+    let profile = program.ancestors().find(locked);
+    profile
+        .and_then(Path::parent)
         .map(Path::to_owned)
         .with_context(|| format!("{} is in no Cargo target directory", program.display()))
 }
