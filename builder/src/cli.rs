@@ -74,7 +74,7 @@ pub struct Run {
     /// What carries out the guest's instructions; auto takes KVM only if a trial boot succeeds.
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,
-    /// Fail if the machine takes longer than this many seconds in all.
+    /// Fail if the machine is not ready after this many seconds.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: Option<u64>,
     /// Power the machine off once every workload is ready; exit 0 if both went well.
