@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
+const EAFNOSUPPORT: u32 = 97;
 
 /// Calls that every workload may make.
 const ALLOWED: &str = "
@@ -76,8 +77,18 @@ const OPENED: [(&str, &str); 12] = [
 
 /// Flags of `clone` that make a namespace: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
-const AF_ALG: u64 = 38;
-const AF_VSOCK: u64 = 40;
+/// All address families but the kernel's crypto interface (38) and the hypervisor's sockets (40), as groups: the
+/// bits that a group shares, and their value. The kernel takes the lower half of the register as the family, so
+/// the upper half is not looked at here either.
+const FAMILIES: [(u64, u64); 7] = [
+    (0xffff_ffe0, 0),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+];
 
 /// The filter for a workload with these capabilities.
 pub fn profile(capabilities: &[String]) -> Value {
@@ -123,30 +134,35 @@ fn clone_rules() -> Vec<Value> {
     vec![
         json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW",
             "args": [{ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }),
+        json!({ "names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }),
         json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
     ]
 }
 
-/// Every address family but the kernel's crypto interface and the hypervisor's sockets.
+/// Sockets of the families of [`FAMILIES`]; the kernel's own answer to any other is that there is no such family.
 fn socket_rules() -> Vec<Value> {
-    let compare = |op: &str, value: u64| json!({ "index": 0, "value": value, "op": op });
-    let allow =
-        |args: Vec<Value>| json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": args });
-    vec![
-        allow(vec![compare("SCMP_CMP_LT", AF_ALG)]),
-        allow(vec![compare("SCMP_CMP_EQ", AF_ALG + 1)]),
-        allow(vec![compare("SCMP_CMP_GT", AF_VSOCK)]),
-    ]
+    let mut rules: Vec<Value> = FAMILIES
+        .iter()
+        .map(|(mask, value)| {
+            json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW",
+                "args": [{ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }] })
+        })
+        .collect();
+    rules
+        .push(json!({ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": EAFNOSUPPORT }));
+    rules
 }
 
 /// Asking for the personality and the harmless ones: Linux, its 32-bit word size, and UNAME26 with both.
 fn personality_rules() -> Vec<Value> {
-    [0u64, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff]
+    let mut rules = [0u64, 0x0008, 0x0002_0000, 0x0002_0008, 0xffff_ffff]
         .map(|value| {
             json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }] })
         })
-        .to_vec()
+        .to_vec();
+    rules.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }));
+    rules
 }
 
 #[cfg(test)]
@@ -180,6 +196,32 @@ mod tests {
                     .all(|call| REFUSED.split_whitespace().any(|r| r == call)),
                 "{calls}"
             );
+        }
+    }
+
+    #[test]
+    fn sockets_of_two_families_are_refused_whatever_the_upper_half_of_the_register() {
+        let allowed = |family: u64| FAMILIES.iter().any(|(mask, value)| family & mask == *value);
+        for family in 0..48 {
+            for upper in [0, 1 << 32, u64::MAX << 32] {
+                let expected = family != 38 && family != 40;
+                assert_eq!(allowed(upper | family), expected, "{family}");
+            }
+        }
+        assert!(!allowed(48) && !allowed(0x8000_0000));
+    }
+
+    #[test]
+    fn a_call_that_is_allowed_with_some_arguments_only_is_refused_by_a_known_error_otherwise() {
+        let plain = profile(&[]);
+        for (call, errno) in [("clone", 1), ("personality", 1), ("socket", 97)] {
+            let rules = plain["syscalls"].as_array().unwrap();
+            let last = rules
+                .iter()
+                .rfind(|rule| rule["names"].as_array().unwrap().contains(&call.into()))
+                .unwrap();
+            assert_eq!(last["errnoRet"], errno, "{call}");
+            assert!(last.get("args").is_none(), "{call}");
         }
     }
 
