@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec};
@@ -130,10 +131,16 @@ impl DiskImage {
     /// # Errors
     /// [`ImageError::Open`] and [`ImageError::Table`].
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = File::open(path).map_err(|source| ImageError::Open {
+        let fail = |source| ImageError::Open {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        // Opening a FIFO would wait for somebody to write to it.
+        let kind = std::fs::metadata(path).map_err(fail)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(fail(io::Error::other("it is no regular file")));
+        }
+        let file = File::open(path).map_err(fail)?;
         let table = gpt::read(&file).map_err(|source| ImageError::Table {
             path: path.to_owned(),
             source,

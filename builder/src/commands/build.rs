@@ -43,7 +43,7 @@ fn keep_inputs(file: &MachineFile, target: &Path) -> Result<(), Failure> {
     };
     if is_target(&file.path) || is_target(&lock) {
         return Err(Failure::Input(format!(
-            "error: -o {}: the image would take the place of what it is built from\nhint: give the image another name, as in -o {}.img",
+            "error: -o {}: the image takes the place of what it is built from\nhint: give the image another name, as in -o {}.img",
             target.display(),
             file.spec.name
         )));

@@ -6,12 +6,16 @@ use serde_json::{Value, json};
 
 use crate::disk::types;
 use crate::failure::Failure;
-use crate::image::{DiskImage, Uki};
+use crate::image::{DiskImage, ImageError, Uki};
 use crate::streams::give;
 
 /// Prints what is in the image; a root that does not fit its hash is a failure.
 pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
-    let image = DiskImage::open(disk)?;
+    let image = DiskImage::open(disk).map_err(|error| match &error {
+        // The command line names what is not there, as for every other command.
+        ImageError::Open { source, .. } => Failure::Input(format!("error: {error}: {source}")),
+        _ => Failure::work(error),
+    })?;
     let uki = image.uki()?;
     let root_hash = uki.root_hash().unwrap_or_default();
     let verdict = image.verify(&root_hash)?;

@@ -145,6 +145,12 @@ fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failu
             }
         )));
     }
+    let twice = |(at, pair): &(usize, &(u16, u16))| moved[..*at].iter().any(|p| p.0 == pair.0);
+    if let Some((_, (port, _))) = moved.iter().enumerate().find(twice) {
+        return Err(Failure::Input(format!(
+            "error: --port {port}=… is given twice\nhint: say once where port {port} goes"
+        )));
+    }
     let mut forwards = Vec::new();
     for workload in &spec.workloads {
         for port in &workload.ports {
