@@ -74,11 +74,15 @@ pub(crate) fn mount(tree: &Tree, mount: &Mount, cgroup: Option<&Path>) -> Result
 
 fn find_target(tree: &Tree, mount: &Mount, detached: BorrowedFd<'_>) -> Result<OwnedFd> {
     let destination = &mount.destination;
-    if let Source::Filesystem { kind, .. } = &mount.source
-        && matches!(kind.as_str(), "proc" | "sysfs")
+    let kernels = match &mount.source {
+        Source::Filesystem { kind, .. } => matches!(kind.as_str(), "proc" | "sysfs"),
+        Source::Bind(_) | Source::Cgroup => false,
+    };
+    if (kernels || destination == Path::new("/dev"))
         && tree.find_without_symlinks(destination).err() == Some(Errno::LOOP)
     {
-        // An image that has /proc as a symlink could make what the runtime masks there lie elsewhere.
+        // An image that has /proc as a symlink could make what the runtime masks there lie elsewhere, and masks
+        // are made of the null device in /dev.
         return Err(Errno::LOOP).at("refuse the symlink in the image at", destination);
     }
     let stat = fstat(detached).at("inspect source of mount", destination)?;
