@@ -200,6 +200,18 @@ impl Workload {
         }
     }
 
+    /// Asks the first process to end. It is the first of its pid namespace, and the kernel drops what such a process
+    /// does not care for, where any other ends: so one that leaves the signal to its default is killed.
+    pub fn ask_to_stop(&self, signal: i32) {
+        let Some(pid) = self.main_pid else { return };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if ends_by_default(&status, signal) {
+            self.kill();
+        } else {
+            self.signal(signal);
+        }
+    }
+
     /// Kills everything in its cgroup, and the first process in any case.
     pub fn kill(&self) {
         let _ = fs::write(
@@ -260,6 +272,29 @@ impl Workload {
     }
 }
 
+/// Whether a process with this `/proc/PID/status` neither catches nor ignores nor blocks (to wait for it) the
+/// signal, and the signal's default is to end it (signal(7)).
+fn ends_by_default(status: &str, signal: i32) -> bool {
+    const HARMLESS: [i32; 8] = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let masks = [mask("SigBlk:"), mask("SigIgn:"), mask("SigCgt:")];
+    let bit = 1_u64 << (signal - 1).clamp(0, 63);
+    let is_default = |mask: Option<u64>| mask.is_some_and(|mask| mask & bit == 0);
+    !HARMLESS.contains(&signal) && masks.into_iter().all(is_default)
+}
+
 fn runtime_command() -> Command {
     let mut command = Command::new(RUNTIME);
     command
@@ -273,4 +308,46 @@ fn runtime_command() -> Command {
 /// The kernel's process ids are positive and far below 2^31.
 fn process_id(id: u32) -> i32 {
     i32::try_from(id).expect("a process id fits an i32")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_signal_left_to_a_deadly_default_ends_a_process() {
+        let status = |block: u64, ignore: u64, catch: u64| {
+            format!(
+                "Name:\tx\nSigBlk:\t{block:016x}\nSigIgn:\t{ignore:016x}\nSigCgt:\t{catch:016x}\n"
+            )
+        };
+        let (term, last) = (1 << 14, 1 << 63);
+        let cases = [
+            (status(0, 0, 0), libc::SIGTERM, true),
+            (status(!term, !term, !term), libc::SIGTERM, true),
+            (status(term, 0, 0), libc::SIGTERM, false),
+            (status(0, term, 0), libc::SIGTERM, false),
+            (status(0, 0, term), libc::SIGTERM, false),
+            (status(0, 0, 0), libc::SIGWINCH, false),
+            (status(0, 0, 0), 64, true),
+            (status(0, 0, last), 64, false),
+            (String::new(), libc::SIGTERM, false),
+        ];
+        for (status, signal, expected) in cases {
+            assert_eq!(
+                ends_by_default(&status, signal),
+                expected,
+                "{signal} {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_real_process_tells_what_it_does_with_signals() {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        // Rust's runtime ignores SIGPIPE and handles SIGSEGV.
+        assert!(!ends_by_default(&status, libc::SIGPIPE));
+        assert!(!ends_by_default(&status, libc::SIGSEGV));
+        assert!(ends_by_default(&status, libc::SIGALRM));
+    }
 }

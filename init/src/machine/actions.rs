@@ -40,7 +40,7 @@ impl Machine {
                     let _ = sys::kill(pid, libc::SIGKILL);
                 }
             }
-            Action::Signal(id, signal) => self.workloads[id].signal(signal),
+            Action::Signal(id, signal) => self.workloads[id].ask_to_stop(signal),
             Action::Kill(id) => self.workloads[id].kill(),
             Action::StopProbe(id) => {
                 if let Some(pid) = self.workloads[id].probe_pid.take() {
