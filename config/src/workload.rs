@@ -294,9 +294,21 @@ fn working_dir(text: &Text) -> Parsed<String> {
 }
 
 fn volume(from: &manifest::Volume) -> Parsed<Volume> {
+    let path = value::absolute_path(&from.path)?;
+    // What every workload has there would be hidden, and with it what is masked.
+    if let Some(taken) = ["proc", "sys", "dev"]
+        .into_iter()
+        .find(|first| path.split('/').nth(1) == Some(first))
+    {
+        return Err(Diagnostic::at(
+            from.path.span(),
+            format!("no volume can be at `{path}`: /{taken} is the kernel's"),
+        )
+        .hint("mount it elsewhere, as in path = \"/data\""));
+    }
     Ok(Volume {
         name: value::dns_label(&from.name, "volume name")?,
-        path: value::absolute_path(&from.path)?,
+        path,
         read_only: from.read_only,
     })
 }

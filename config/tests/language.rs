@@ -212,6 +212,16 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "path = \"/data\"",
+        "path = \"/proc\"",
+        &["no volume can be at `/proc`", "/data"],
+    ),
+    (
+        "path = \"/data\"",
+        "path = \"/sys/fs/cgroup\"",
+        &["no volume can be at `/sys/fs/cgroup`"],
+    ),
+    (
+        "path = \"/data\"",
         "path = \"/../data\"",
         &["is no plain absolute path"],
     ),
