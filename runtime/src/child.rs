@@ -78,7 +78,12 @@ fn live(
         load_filter(&plan.process)?;
     }
     let failure = sys::execve(&program, &plan.process.args, &env);
-    Err(failure).at("execute", &plan.process.program)
+    let operation = match failure.kind() {
+        // The file itself was found before.
+        std::io::ErrorKind::NotFound => "find the loader or interpreter of",
+        _ => "execute",
+    };
+    Err(failure).at(operation, &plan.process.program)
 }
 
 /// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.

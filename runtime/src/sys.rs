@@ -135,10 +135,23 @@ pub(crate) fn exit_now(status: i32) -> ! {
 
 /// Gives every signal its default action and unblocks all, as a new program expects to find them.
 pub(crate) fn reset_signals() {
+    // The C library's function refuses the two signals that it keeps for itself, and its way of spawning a program
+    // leaves those ignored; so this asks the kernel. `struct sigaction` of the kernel's: handler, flags, restorer,
+    // mask; all zero is the default action.
+    let default = [0_u64; 4];
+    let none = std::ptr::null_mut::<u64>();
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs no code of ours. It fails for SIGKILL, SIGSTOP and the C library's own two, which
-        // have no handlers here.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the default action runs no code of ours, and the structure lives through the call. It fails for
+        // SIGKILL and SIGSTOP, which have no other action.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: all-zero bytes are a valid signal set; sigemptyset then initializes it; both calls only read it.
     unsafe {

@@ -240,6 +240,32 @@ fn working_directory_is_made_and_never_the_hosts() {
 }
 
 #[test]
+fn program_without_its_interpreter_is_told_from_a_missing_one() {
+    let Some(bundle) = bundle() else { return };
+    let script = bundle.root().join("bin/script");
+    fs::write(&script, "#!/bin/not-there\n").expect("written");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("changed");
+    let bundle = bundle.with("/process/args", json!(["/bin/script"]));
+    let failure = bundle.run().failure();
+    assert!(
+        failure.contains("find the loader or interpreter of /bin/script"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn every_signal_has_its_default_action() {
+    let Some(bundle) = bundle() else { return };
+    let output = bundle.command("cat /proc/self/status").run();
+    let ignored = output.lines().into_iter().find_map(|line| {
+        let mask = line.strip_prefix("SigIgn:")?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    // The helper itself ignores SIGPIPE, as every program in Rust does.
+    assert_eq!(ignored, Some(1 << 12));
+}
+
+#[test]
 fn search_in_path_happens_inside() {
     let Some(bundle) = bundle() else { return };
     let bundle = bundle.with("/process/args", json!(["helper", "env", "HOME"]));
