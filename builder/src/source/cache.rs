@@ -8,15 +8,18 @@
 //! follows from its length, and whatever writes, cuts or copies the file moves it. An entry with a broken seal is
 //! made anew, or hashed once where the key is its own digest.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::blob::digest;
 use super::error::FileError;
 
-/// Temporary files older than this belong to a build that was killed.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A temporary file older than this that nobody has locked belongs to a build that was killed; a younger one may be
+/// about to be locked.
+const STALE: Duration = Duration::from_secs(10 * 60);
+/// The same where the file system knows no locks.
+const STALE_WITHOUT_LOCKS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why the cache could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,20 @@ fn seal(file: &File) {
     let _ = file
         .metadata()
         .and_then(|metadata| file.set_modified(seal_of(metadata.len())));
+}
+
+/// A directory for work, removed on drop. It is locked, so that no other build takes it for a killed one's.
+#[derive(Debug)]
+pub struct Scratch {
+    directory: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
 }
 
 /// An open cache.
@@ -140,6 +157,7 @@ impl Cache {
             .tempfile_in(&temporary)
             .map_err(FileError::of("write in", &temporary))
             .map_err(CacheError::from)?;
+        let _ = file.as_file().lock();
         fill(file.as_file_mut())?;
         self.seal(file, &path)?;
         Ok(path)
@@ -189,12 +207,18 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`], if it cannot be made.
-    pub fn scratch(&self) -> Result<tempfile::TempDir, CacheError> {
+    pub fn scratch(&self) -> Result<Scratch, CacheError> {
         let parent = self.directory("tmp")?;
-        Ok(tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("work-")
             .tempdir_in(&parent)
-            .map_err(FileError::of("write in", &parent))?)
+            .map_err(FileError::of("write in", &parent))?;
+        let lock = File::open(directory.path()).map_err(FileError::of("open", directory.path()))?;
+        let _ = lock.lock();
+        Ok(Scratch {
+            directory,
+            _lock: lock,
+        })
     }
 
     /// Waits until no other build holds the lock `name`, then holds it until the value is dropped.
@@ -227,16 +251,25 @@ impl Cache {
             return;
         };
         for entry in entries.flatten() {
-            let age = entry
-                .metadata()
-                .and_then(|m| m.modified())
-                .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-            if age.is_ok_and(|age| age > STALE) {
+            if is_stale(&entry) {
                 let path = entry.path();
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
             }
         }
     }
+}
+
+/// Whether a temporary file is of a build that is no more.
+fn is_stale(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    let age = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    let older_than = |limit: Duration| age.as_ref().is_ok_and(|age| *age > limit);
+    older_than(STALE)
+        && match File::open(entry.path()).map(|file| file.try_lock()) {
+            Ok(Ok(())) => true,
+            Ok(Err(TryLockError::WouldBlock)) => false,
+            Ok(Err(TryLockError::Error(_))) | Err(_) => older_than(STALE_WITHOUT_LOCKS),
+        }
 }
 
 fn default_place(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
@@ -293,6 +326,27 @@ mod tests {
             Ok::<_, CacheError>(())
         };
         cache.put(kind, key, fill).unwrap()
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_what_a_living_one_uses_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let used = cache.scratch().unwrap();
+        let left = directory.path().join("tmp/work-left");
+        let young = directory.path().join("tmp/work-young");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("disk.img"), "x").unwrap();
+        fs::create_dir(&young).unwrap();
+        let long_ago = SystemTime::now() - 2 * STALE;
+        for path in [used.path(), &left] {
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        Cache::open(Some(directory.path())).unwrap();
+        assert!(used.path().exists() && young.exists() && !left.exists());
+        let path = used.path().to_owned();
+        drop(used);
+        assert!(!path.exists());
     }
 
     #[test]
