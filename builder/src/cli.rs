@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use config::manifest::Text;
+use config::value;
 
 /// Builds and boots minimal, verified, container-first OS images from one TOML file.
 #[derive(Debug, Parser)]
@@ -42,7 +44,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Choice {
     /// Take the kernel from this Debian package instead of the file's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_package)]
     pub kernel_package: Option<String>,
     /// Choose the newest versions anew and pin them in coracle.lock.
     #[arg(long)]
@@ -105,6 +107,14 @@ pub enum Accel {
     Kvm,
 }
 
+fn parse_package(text: &str) -> Result<String, String> {
+    let text = Text::new(0..text.len(), text.to_owned());
+    value::package(&text).map_err(|mistake| match mistake.hint {
+        Some(hint) => format!("{}: {hint}", mistake.message),
+        None => mistake.message,
+    })
+}
+
 fn parse_port(text: &str) -> Result<(u16, u16), String> {
     let (published, host) = text
         .split_once('=')
@@ -123,6 +133,15 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn package_names_are_checked() {
+        assert!(parse_package("linux-image-amd64").is_ok());
+        for bad in ["", "Bad Name", "-oDir=x", "bash-"] {
+            let mistake = parse_package(bad).unwrap_err();
+            assert!(mistake.contains("is no Debian package name"), "{mistake}");
+        }
     }
 
     #[test]

@@ -351,7 +351,9 @@ pub fn package(text: &Text) -> Parsed<String> {
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
-        && name.as_bytes()[0].is_ascii_alphanumeric();
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+        // apt takes `name-` for a package that shall not be there.
+        && !name.ends_with('-');
     if valid {
         Ok(name.clone())
     } else {
