@@ -20,6 +20,26 @@ pub fn give(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes to standard output what was made of a file of somebody else's: nothing in it steers the terminal.
+///
+/// # Errors
+/// As [`give`].
+pub fn show(text: &str) -> Result<(), Failure> {
+    give(&plain(text))
+}
+
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if config::steers(c) && c != '\n' {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Writes to standard error, as it is; if nobody can hear it, so be it.
 pub fn tell(text: &str) {
     let _ = write_all(&mut io::stderr().lock(), text);
@@ -33,4 +53,17 @@ pub fn tell_line(text: &str) {
 fn write_all(stream: &mut impl Write, text: &str) -> io::Result<()> {
     stream.write_all(text.as_bytes())?;
     stream.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_does_not_steer_the_terminal() {
+        assert_eq!(
+            plain("é \u{1b}[31m\n\u{9b}\u{202e}\t"),
+            "é \\u{1b}[31m\n\\u{9b}\\u{202e}\\t"
+        );
+    }
 }

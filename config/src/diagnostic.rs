@@ -130,7 +130,7 @@ fn plain_message(text: &str) -> String {
 
 /// Whether a terminal obeys a character instead of showing it: controls, and those that turn the writing direction
 /// or break the line (Unicode Standard Annex #9).
-fn steers(c: char) -> bool {
+pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

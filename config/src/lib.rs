@@ -15,7 +15,7 @@ pub mod spec;
 pub mod value;
 mod workload;
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::{Diagnostic, Diagnostics, steers};
 pub use spec::Spec;
 
 /// Reads and validates a file's text.

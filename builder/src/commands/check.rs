@@ -9,7 +9,7 @@ use config::spec::{KernelSource, Source, Spec, Workload};
 use crate::bundle::ROOT_CAPABILITIES;
 use crate::failure::Failure;
 use crate::machine_file::MachineFile;
-use crate::streams::give;
+use crate::streams::show;
 
 /// Checks a file and prints the machine.
 ///
@@ -17,7 +17,7 @@ use crate::streams::give;
 /// Every mistake in the file.
 pub(super) fn check(file: &Path) -> Result<(), Failure> {
     let file = MachineFile::load(file)?;
-    give(&describe(&file.spec))
+    show(&describe(&file.spec))
 }
 
 fn describe(spec: &Spec) -> String {

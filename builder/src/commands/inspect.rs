@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::disk::types;
 use crate::failure::Failure;
 use crate::image::{DiskImage, ImageError, Uki};
-use crate::streams::give;
+use crate::streams::{give, show};
 
 /// Prints what is in the image; a root that does not fit its hash is a failure.
 pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ pub(super) fn inspect(disk: &Path, as_json: bool) -> Result<(), Failure> {
     if as_json {
         give(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
-        give(&describe(&report))?;
+        show(&describe(&report))?;
     }
     verdict.map_err(|error| {
         let hint = "the image is damaged or was changed: build it again".to_owned();
