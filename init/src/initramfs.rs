@@ -27,7 +27,7 @@ use crate::gpt::Guid;
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
-use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts, readahead};
+use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts, readahead, runtime_file};
 
 const MODULE_LIST: &str = "/modules.load";
 const NEW_ROOT: &str = "/sysroot";
@@ -63,6 +63,8 @@ fn enter_root(console: &mut Console) -> Result<UeventSocket, Failure> {
     mount_root(&device).map_err(|error| explain_corruption(error, &uevents))?;
     sys::mark(Stage::Root);
     console.say("stage root");
+    runtime_file::keep(runtime_file::IN_INITRAMFS)
+        .map_err(|error| format!("cannot keep the runtime: {error}"))?;
     switch_root()?;
     Ok(uevents)
 }

@@ -23,6 +23,7 @@ pub mod net;
 pub mod panic;
 pub mod probe;
 pub mod readahead;
+pub mod runtime_file;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;

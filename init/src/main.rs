@@ -1,7 +1,5 @@
 //! The `coracle-init` binary; see the library for what it does.
 
-use std::path::Path;
-
 use coracle_init::{children, initramfs, panic, system};
 
 fn main() {
@@ -16,10 +14,6 @@ fn main() {
         std::process::exit(status);
     }
     panic::install_handler();
-    // The verified root has a boot specification, the initramfs has none.
-    if Path::new(config::boot::BOOT_SPEC_PATH).exists() {
-        system::run_without_initramfs();
-    }
     let (console, uevents) = initramfs::run();
     system::run(console, Some(uevents))
 }

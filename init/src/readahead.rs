@@ -6,8 +6,8 @@
 
 use std::fs;
 
-/// The window during boot, in KiB: 4 hashes less still, but makes slow disks seek.
-pub const AT_BOOT_KIB: u32 = 16;
+/// The window during boot, in KiB: 4 would hash a little less, but make slow disks seek for each page.
+pub const AT_BOOT_KIB: u32 = 8;
 /// The kernel's default window, in KiB (`VM_READAHEAD_PAGES`).
 pub const AFTERWARDS_KIB: u32 = 128;
 

@@ -29,19 +29,6 @@ const SIGNALS: [i32; 5] = [
 /// The most descriptors that a process may ask for.
 const DESCRIPTORS: u64 = 524_288;
 
-/// Runs the second life on a root that the kernel itself mounted, without an initramfs before.
-pub fn run_without_initramfs() -> ! {
-    let early = mounts::mount_early();
-    let mut console = Console::open();
-    if let Err(error) = early {
-        console.say(describe(&error));
-    }
-    let uevents = UeventSocket::open()
-        .map_err(|error| console.say(format_args!("no uevents: {error}")))
-        .ok();
-    run(console, uevents)
-}
-
 /// Runs the second life.
 pub fn run(mut console: Console, uevents: Option<UeventSocket>) -> ! {
     // Before anything can go wrong or be pressed.

@@ -16,10 +16,10 @@ use crate::SELF;
 use crate::lines::LineSplitter;
 use crate::mounts::WORKLOADS_CGROUP;
 use crate::probe;
+use crate::runtime_file;
 use crate::supervise::event::ProbeKind;
 use crate::sys;
 
-const RUNTIME: &str = "/usr/lib/coracle/runtime";
 const RUNTIME_STATE: &str = "/run/coracle/runtime";
 const PID_FILES: &str = "/run/coracle/pids";
 
@@ -139,7 +139,7 @@ impl Workload {
             .stdout(out_write)
             .stderr(error_write)
             .spawn()
-            .map_err(|error| format!("cannot execute {RUNTIME}: {error}"))
+            .map_err(|error| format!("cannot execute the runtime: {error}"))
             .map(|child| process_id(child.id()))?;
         self.last_error.clear();
         self.outputs = [Some(out), Some(error)];
@@ -296,11 +296,10 @@ fn ends_by_default(status: &str, signal: i32) -> bool {
 }
 
 fn runtime_command() -> Command {
-    let mut command = Command::new(RUNTIME);
+    let mut command = Command::new(runtime_file::path());
     command
         .args(["--root", RUNTIME_STATE])
         .env_clear()
-        .env("PATH", "/usr/lib/coracle")
         .stdin(Stdio::null());
     command
 }

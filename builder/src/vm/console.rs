@@ -52,6 +52,8 @@ pub(crate) struct Line {
 pub(crate) struct Reader {
     pending: Vec<u8>,
     init_has_spoken: bool,
+    /// What is pending goes on a line that was cut: it means nothing, whatever it looks like.
+    is_continuation: bool,
 }
 
 impl Reader {
@@ -64,6 +66,7 @@ impl Reader {
             }
             if byte == b'\n' || self.pending.len() >= LONGEST_LINE {
                 lines.extend(self.take_line());
+                self.is_continuation = byte != b'\n';
             }
         }
         lines
@@ -85,7 +88,9 @@ impl Reader {
         if text.is_empty() && !was_empty {
             return None;
         }
-        let own = if self.init_has_spoken {
+        let own = if self.is_continuation {
+            None
+        } else if self.init_has_spoken {
             parse_own(&text)
         } else {
             text.find("coracle: [")
@@ -94,6 +99,7 @@ impl Reader {
         self.init_has_spoken |= own.is_some();
         let (guest_time, event) = match own {
             Some((time, said)) => (Some(time), parse_event(said)),
+            None if self.is_continuation => (None, None),
             None => (None, parse_panic(&text)),
         };
         Some(Line {
@@ -181,6 +187,19 @@ mod tests {
 
     fn stage(name: &str) -> GuestEvent {
         GuestEvent::Stage(name.into())
+    }
+
+    #[test]
+    fn what_goes_on_a_cut_line_means_nothing() {
+        let mut bytes = b"coracle: [0.100] stage initramfs\n".to_vec();
+        bytes.extend(vec![b'x'; LONGEST_LINE]);
+        bytes.extend(b"coracle: [1.000] stage ready\ncoracle: [2.000] stage root\n");
+        let events: Vec<_> = lines(&bytes)
+            .into_iter()
+            .filter_map(|line| line.event)
+            .collect();
+        let stage = |name: &str| GuestEvent::Stage(name.to_owned());
+        assert_eq!(events, [stage("initramfs"), stage("root")]);
     }
 
     #[test]
