@@ -182,7 +182,8 @@ fn boot_files(boot: &manifest::Boot, mistakes: &mut Mistakes) -> Option<(Text, T
 /// A Debian suite or code name.
 fn suite(text: &Text) -> Parsed<String> {
     let name = text.get_ref();
-    let valid = !name.is_empty()
+    let valid = name.len() >= 2
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

@@ -120,6 +120,7 @@ impl Workload {
         let (readiness, check_interval) = health(from, &ports, mistakes);
         check_unique_paths(from, mistakes);
         check_command(name, from, mistakes);
+        mistakes.take_some(from.user.as_ref(), without_nul);
         Self {
             name: name.get_ref().clone(),
             source: source(name, from, mistakes),

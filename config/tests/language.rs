@@ -258,6 +258,16 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ("version = \"1.0.0\"", "version = 1", &["os.toml:3:11"]),
     ("name = \"web\"\n", "", &["missing key `name`"]),
     ("name = \"web\"\n", "name = \"web\n", &["os.toml:2"]),
+    (
+        "package =",
+        "suite = \"-x\"\npackage =",
+        &["`-x` is no Debian suite"],
+    ),
+    (
+        "memory =",
+        "user = \"a\\u0000b\"\nmemory =",
+        &["contains a NUL"],
+    ),
 ];
 
 #[test]

@@ -120,6 +120,11 @@ fn options(
     options.cpus = arguments.cpus;
     options.forwards = forwards(spec, &arguments.ports)?;
     options.timeout = arguments.timeout.map(Duration::from_secs);
+    options.stop_time = spec
+        .workloads
+        .iter()
+        .map(|w| Duration::from_millis(w.stop_timeout_ms))
+        .sum();
     options.exit_when_ready = arguments.exit_when_ready;
     options.cache = Some(cache.to_owned());
     Ok(options)

@@ -28,6 +28,8 @@ pub(crate) struct Goal {
     pub(crate) exit_when_ready: bool,
     /// How long it may take to be ready.
     pub(crate) timeout: Option<Duration>,
+    /// How long it may take to power off.
+    pub(crate) power_off_time: Duration,
 }
 
 /// What happens.
@@ -173,7 +175,7 @@ impl Course {
                 // The guest stops of its own accord; it gets the same time.
                 None => {
                     self.stopping = Some(Stopping {
-                        deadline: now + POWER_OFF_TIME,
+                        deadline: now + self.goal.power_off_time,
                         press_again: None,
                     });
                 }
@@ -201,7 +203,7 @@ impl Course {
             return Vec::new();
         }
         self.stopping = Some(Stopping {
-            deadline: now + POWER_OFF_TIME,
+            deadline: now + self.goal.power_off_time,
             press_again: Some(now + PRESS_AGAIN),
         });
         vec![Action::PowerDown]
@@ -222,7 +224,7 @@ impl Course {
             self.fail(now, Error::NotReady { timeout, last });
         } else if let Some(stopping) = &mut self.stopping {
             if now >= stopping.deadline {
-                let timeout = POWER_OFF_TIME;
+                let timeout = self.goal.power_off_time;
                 self.fail(now, Error::PowerOffTimeout { timeout, last });
             } else if let Some(due) = &mut stopping.press_again
                 && now >= *due
@@ -282,6 +284,7 @@ mod tests {
                 course: Course::new(Goal {
                     exit_when_ready,
                     timeout,
+                    power_off_time: POWER_OFF_TIME,
                 }),
                 now: SECOND,
             }

@@ -34,7 +34,7 @@ pub use timeline::{Mark, Timeline};
 use accel::Trial;
 use answer::Question;
 use command_line::{Boot, Disk, Machine as Shape, arguments};
-use course::Goal;
+use course::{Goal, POWER_OFF_TIME};
 use firmware::Firmware;
 
 /// A kernel that QEMU loads itself, without firmware.
@@ -96,6 +96,8 @@ pub struct Options {
     pub forwards: Vec<Forward>,
     /// How long the machine may take until it is ready; `None`: for ever.
     pub timeout: Option<Duration>,
+    /// How long the workloads may take to stop, one after the other; the machine gets half a minute beside it.
+    pub stop_time: Duration,
     /// Power off once every workload is ready and has answered.
     pub exit_when_ready: bool,
     /// Leave the disk as it is: the guest's writes vanish with the machine.
@@ -124,6 +126,7 @@ impl Options {
             cpus: 1,
             forwards: Vec::new(),
             timeout: None,
+            stop_time: Duration::ZERO,
             exit_when_ready: false,
             snapshot: false,
             firmware: std::env::var_os("CORACLE_FIRMWARE").map(PathBuf::from),
@@ -176,6 +179,7 @@ pub fn run(options: &Options, console: &mut dyn Console) -> Result<Outcome, Erro
     let goal = Goal {
         exit_when_ready: options.exit_when_ready,
         timeout: options.timeout,
+        power_off_time: POWER_OFF_TIME + options.stop_time,
     };
     let questions = questions(&options.forwards);
     let (timeline, answers) = watch::watch(&qemu, &arguments(&shape), goal, questions, console)?;

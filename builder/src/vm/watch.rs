@@ -243,6 +243,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::vm::course::POWER_OFF_TIME;
 
     /// Keeps all that it is told.
     #[derive(Default)]
@@ -275,6 +276,7 @@ mod tests {
         let goal = Goal {
             exit_when_ready: true,
             timeout: Some(Duration::from_secs(timeout)),
+            power_off_time: POWER_OFF_TIME,
         };
         let mut recorder = Recorder::default();
         let arguments = ["-c".into(), script.into()];

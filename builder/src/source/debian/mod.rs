@@ -51,9 +51,7 @@ pub enum DebianError {
         found: Vec<String>,
     },
     /// The pinned version is gone.
-    #[error(
-        "the mirrors no longer have {package}, which coracle.lock pins (`coracle build --update` moves the pins)"
-    )]
+    #[error("the mirrors no longer have {package}, which coracle.lock pins")]
     Gone {
         /// Name and version.
         package: String,
