@@ -237,7 +237,8 @@ fn signals_to_the_runtime_reach_the_command() {
         .arg(&bundle.id)
         .spawn()
         .expect("the runtime is built");
-    while !bundle.state_directory().exists() {
+    // Once there is a state the runtime has read the bundle, and can be asked about the container.
+    while !bundle.state_directory().join("state.json").exists() {
         std::thread::yield_now();
     }
     bundle.await_status("running");
