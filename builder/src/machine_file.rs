@@ -9,6 +9,7 @@ use config::spec::{FileContent, KernelSource, Source};
 use config::{Diagnostic, Diagnostics, Spec};
 
 use crate::failure::Failure;
+use crate::source;
 
 /// The most bytes a machine's file may have: far above any real one.
 const MAX_LEN: u64 = 4 << 20;
@@ -66,51 +67,44 @@ impl MachineFile {
     }
 
     fn missing_references(&self) -> Vec<Diagnostic> {
-        let mut references: Vec<(&Text, PathBuf)> = Vec::new();
+        let mut files: Vec<&Text> = Vec::new();
+        let mut missing = Vec::new();
         if let Some((loader, stub)) = &self.spec.boot_files {
-            references.extend([loader, stub].map(|text| (text, PathBuf::from(text.get_ref()))));
+            files.extend([loader, stub]);
         }
         if let KernelSource::Files { image, modules } = &self.spec.kernel {
-            references.extend([image, modules].map(|text| (text, PathBuf::from(text.get_ref()))));
+            files.extend([image, modules]);
         }
         for workload in &self.spec.workloads {
             if let Source::Image(text) = &workload.source {
-                references.push((text, self.image_path(text.get_ref())));
+                let path = source::referenced_path(text.get_ref(), self.folder());
+                missing.extend(missing_at(text, &path));
             }
             for file in &workload.files {
                 if let FileContent::Host(text) = &file.content {
-                    references.push((text, PathBuf::from(text.get_ref())));
+                    files.push(text);
                 }
             }
         }
-        references
-            .into_iter()
-            .filter_map(|(text, path)| self.missing(text, &path))
-            .collect()
-    }
-
-    /// The path of `TRANSPORT:PATH[:TAG]`: with the tag if a file of that whole name exists, else without it.
-    fn image_path(&self, reference: &str) -> PathBuf {
-        let rest = reference
-            .split_once(':')
-            .map_or(reference, |(_, rest)| rest);
-        match rest.rsplit_once(':') {
-            Some((path, _)) if !self.folder().join(rest).exists() => PathBuf::from(path),
-            _ => PathBuf::from(rest),
-        }
-    }
-
-    fn missing(&self, text: &Text, path: &Path) -> Option<Diagnostic> {
-        let full = self.folder().join(path);
-        if full.exists() {
-            return None;
-        }
-        let hint = format!(
-            "{} does not exist; paths start from the file's own folder",
-            full.display()
+        missing.extend(
+            files
+                .into_iter()
+                .filter_map(|text| missing_at(text, &self.folder().join(text.get_ref()))),
         );
-        Some(Diagnostic::at(text.span(), format!("`{}`: no such file", text.get_ref())).hint(hint))
+        missing
     }
+}
+
+/// The mistake of naming a path that does not exist.
+fn missing_at(text: &Text, path: &Path) -> Option<Diagnostic> {
+    if path.exists() {
+        return None;
+    }
+    let hint = format!(
+        "{} does not exist; paths start from the file's own folder",
+        path.display()
+    );
+    Some(Diagnostic::at(text.span(), format!("`{}`: no such file", text.get_ref())).hint(hint))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -166,6 +160,14 @@ mod tests {
         );
         std::fs::create_dir(folder.path().join("none")).unwrap();
         assert!(MachineFile::load(&path).is_ok());
+        // A tag may have colons, a folder of `dir:` has no tag: as the build reads them.
+        let load = |reference: &str| {
+            let text = format!("name = \"a\"\n[workload.w]\nimage = \"{reference}\"\n");
+            std::fs::write(&path, text).unwrap();
+            MachineFile::load(&path)
+        };
+        assert!(load("oci:none:host:5000").is_ok());
+        assert!(load("dir:none:latest").is_err());
     }
 
     #[test]

@@ -124,6 +124,15 @@ pub fn load(
     }
 }
 
+/// The path that a reference names, whether it exists or not, by the rules of [`load`].
+pub fn referenced_path(reference: &str, base: &Path) -> PathBuf {
+    match reference.split_once(':') {
+        Some(("dir", path)) => base.join(path),
+        Some((_, rest)) => split_tag(base, rest).map_or_else(|missing| missing, |(path, _)| path),
+        None => base.join(reference),
+    }
+}
+
 /// Both a path and a tag may have colons: the shortest part that exists is the path.
 fn split_tag(base: &Path, rest: &str) -> Result<(PathBuf, Option<String>), PathBuf> {
     let colons = rest.match_indices(':').map(|(at, _)| at);

@@ -87,8 +87,8 @@ fn single_layer_without_mount_points_gets_them_whatever_the_working_directory() 
         let bundle = bundle
             .with("/annotations", json!({ "org.coracle.rootfs.lower": layer }))
             .with("/process/cwd", json!(cwd))
-            .mount(json!({ "destination": "/work/deep", "type": "tmpfs", "source": "tmpfs" }))
-            .command("cwd ; write /new x ; write /work/deep/x x");
+            .mount(json!({ "destination": "/place/deep", "type": "tmpfs", "source": "tmpfs" }))
+            .command("cwd ; write /new x ; write /place/deep/x x");
         assert_eq!(bundle.run().lines(), [cwd, EROFS, "ok"]);
     }
 }
@@ -218,9 +218,9 @@ fn default_devices_and_links_are_there() {
 fn working_directory_is_made_and_never_the_hosts() {
     let Some(bundle) = bundle() else { return };
     let bundle = bundle
-        .with("/process/cwd", json!("/work/here"))
+        .with("/process/cwd", json!("/place/here"))
         .command("cwd");
-    assert_eq!(bundle.run().lines(), ["/work/here"]);
+    assert_eq!(bundle.run().lines(), ["/place/here"]);
     for cwd in [
         "/proc/self/fd/3",
         "/proc/self/fd/7/..",
