@@ -16,9 +16,11 @@ use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs};
 
 use crate::error::{Context, Error, Result, chain};
+use crate::mount::tree::{Missing, Tree};
+use crate::mount::{self, devices, rootfs};
 use crate::plan::{Plan, Process};
-use crate::tree::{Missing, Tree};
-use crate::{devices, identity, mounts, report, rootfs, sys};
+use crate::process::identity;
+use crate::{report, sys};
 
 /// What the process gets from the runtime besides the plan.
 #[derive(Debug)]
@@ -127,7 +129,7 @@ fn build_root(plan: &Plan, cgroup: &Path) -> Result<OwnedFd> {
     let tree = rootfs::prepare(&plan.root, &mounts, &plan.process.cwd)?;
     let visible_cgroup = (!plan.namespaces.has(libc::CLONE_NEWCGROUP)).then_some(cgroup);
     for mount in &plan.mounts {
-        mounts::mount(&tree, mount, visible_cgroup)?;
+        mount::mount(&tree, mount, visible_cgroup)?;
     }
     if let Some(devices) = &plan.devices {
         devices::populate(&tree, devices)?;
@@ -161,7 +163,7 @@ fn write_sysctls(list: &[(PathBuf, String)]) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    let proc = mounts::new_filesystem("proc", None, &[])?;
+    let proc = mount::new_filesystem("proc", None, &[])?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (name, value) in list {
         let path = Path::new("sys").join(name);

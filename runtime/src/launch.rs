@@ -57,7 +57,7 @@ pub fn run_foreground(root: &Path, id: &str, options: &Options, log: &Log) -> Re
     let signals = sys::signals_as_file().during("receive signals")?;
     let pidfd = execute(root, id, options, log)?;
     let status = supervise(&pidfd, signals);
-    crate::lifecycle::delete(root, id, true)?;
+    crate::commands::lifecycle::delete(root, id, true)?;
     status
 }
 

@@ -11,32 +11,27 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("seccomp filters are compiled for x86-64 Linux only");
 
-pub mod capabilities;
 pub mod cgroup;
 mod child;
 pub mod cli;
-pub mod devices;
+pub mod commands;
 pub mod error;
-pub mod features;
-pub mod identity;
 pub mod launch;
-pub mod lifecycle;
 pub mod log;
-pub mod mount_options;
-pub mod mounts;
+pub mod mount;
 pub mod plan;
+pub mod process;
 mod report;
-pub mod rootfs;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;
 pub mod state;
 mod sys;
-mod tree;
 
 use std::ffi::OsString;
 
 use cli::{Command, Invocation};
+use commands::{features, lifecycle};
 use error::{Error, Result, chain};
 use log::Log;
 

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, Limits};
-use crate::devices::{self, Device};
 use crate::error::{Error, Result};
-use crate::mount_options;
-use crate::mounts::{Mount, Source};
-use crate::rootfs::Root;
+use crate::mount::devices::{self, Device};
+use crate::mount::options;
+use crate::mount::rootfs::Root;
+use crate::mount::{Mount, Source};
 use crate::spec::{self, Spec};
 
 pub use namespaces::Namespaces;
@@ -85,7 +85,11 @@ impl Plan {
             masked_paths: absolute("linux.maskedPaths", &spec.linux.masked_paths)?,
             readonly_paths: absolute("linux.readonlyPaths", &spec.linux.readonly_paths)?,
             cgroup: cgroup::resolve_path(spec.linux.cgroups_path.as_deref(), id)?,
-            limits: Limits::resolve(&spec.linux.resources)?,
+            limits: spec
+                .linux
+                .resources
+                .as_ref()
+                .map_or(Ok(Limits::default()), Limits::resolve)?,
             hostname: spec.hostname,
             domainname: spec.domainname,
             annotations: spec.annotations,
@@ -116,7 +120,7 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         label.is_some_and(|label| !label.is_empty() && label != "unconfined")
     };
     let asked = [
-        ("hooks", spec.hooks.values().any(|hooks| !hooks.is_empty())),
+        ("hooks", !spec.hooks.is_empty()),
         (
             "process.terminal",
             process.is_some_and(|process| process.terminal),
@@ -163,7 +167,7 @@ fn resolve_mount(mount: &spec::Mount, bundle: &Path) -> Result<Mount> {
     if destination.components().count() < 2 || name.contains('\0') {
         return Err(Error::Config(format!("mounts: cannot mount on {name:?}")));
     }
-    let options = mount_options::parse(mount.kind.as_deref(), &mount.options)?;
+    let options = options::parse(mount.kind.as_deref(), &mount.options)?;
     let source = match (&options.bind, mount.kind.as_deref(), &mount.source) {
         (Some(_), _, Some(source)) => Source::Bind(bundle.join(source)),
         (Some(_), _, None) => {

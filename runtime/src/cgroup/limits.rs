@@ -24,13 +24,17 @@ impl Limits {
             devices: devices::compile(&resources.devices)?,
             ..Self::default()
         };
-        limits.memory(&resources.memory)?;
-        limits.cpu(&resources.cpu);
-        if let Some(pids) = &resources.pids {
+        if let Some(memory) = &resources.memory {
+            limits.memory(memory)?;
+        }
+        if let Some(cpu) = &resources.cpu {
+            limits.cpu(cpu);
+        }
+        if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
             limits.add(
                 "pids.max",
-                if pids.limit > 0 {
-                    pids.limit.to_string()
+                if limit > 0 {
+                    limit.to_string()
                 } else {
                     "max".into()
                 },
@@ -123,33 +127,26 @@ impl Limits {
 }
 
 fn refuse_unsupported(resources: &Resources) -> Result<()> {
-    let present = |value: &Option<serde_json::Value>| {
-        value
-            .as_ref()
-            .is_some_and(|value| value.as_object().is_none_or(|fields| !fields.is_empty()))
-    };
+    let (memory, cpu) = (resources.memory.as_ref(), resources.cpu.as_ref());
     let asked = [
-        ("blockIO", present(&resources.block_io)),
-        ("network", present(&resources.network)),
-        ("rdma", present(&resources.rdma)),
-        ("memory.swappiness", resources.memory.swappiness.is_some()),
+        ("blockIO", resources.block_io.is_some()),
+        ("network", resources.network.is_some()),
+        ("rdma", !resources.rdma.is_empty()),
+        (
+            "memory.swappiness",
+            memory.is_some_and(|memory| memory.swappiness.is_some()),
+        ),
         (
             "memory.disableOOMKiller",
-            resources.memory.disable_oom_killer,
+            memory.is_some_and(|memory| memory.disable_oom_killer == Some(true)),
         ),
         (
             "cpu.realtimeRuntime",
-            resources
-                .cpu
-                .realtime_runtime
-                .is_some_and(|value| value != 0),
+            cpu.is_some_and(|cpu| cpu.realtime_runtime.is_some_and(|value| value != 0)),
         ),
         (
             "cpu.realtimePeriod",
-            resources
-                .cpu
-                .realtime_period
-                .is_some_and(|value| value != 0),
+            cpu.is_some_and(|cpu| cpu.realtime_period.is_some_and(|value| value != 0)),
         ),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::mount_options;
-use crate::rootfs::{Root, Source};
+use crate::mount::options;
+use crate::mount::rootfs::{Root, Source};
 use crate::spec::Spec;
 
 const LOWER: &str = "org.coracle.rootfs.lower";
@@ -29,7 +29,7 @@ pub(super) fn root(spec: &Spec, bundle: &Path) -> Result<Root> {
         .filter(|name| !name.is_empty());
     let propagation = propagation
         .map(|name| {
-            mount_options::propagation(name).ok_or_else(|| {
+            options::propagation(name).ok_or_else(|| {
                 Error::Config(format!("linux.rootfsPropagation: unknown value {name:?}"))
             })
         })

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::capabilities::{self, Sets};
 use crate::error::{Error, Result};
-use crate::identity::User;
+use crate::process::capabilities::{self, Sets};
+use crate::process::identity::User;
 use crate::seccomp::{self, Filter};
 use crate::spec::{self, Spec};
 
@@ -54,7 +54,9 @@ pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)
             process.cwd
         )));
     }
-    let (capabilities, left_out) = Sets::resolve(&process.capabilities, capabilities::available());
+    let none = spec::Capabilities::default();
+    let asked = process.capabilities.as_ref().unwrap_or(&none);
+    let (capabilities, left_out) = Sets::resolve(asked, capabilities::available());
     let filter = spec
         .linux
         .seccomp

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::mount::options;
+use crate::process::capabilities;
 use crate::spec::OCI_VERSION;
-use crate::{capabilities, mount_options};
 
 /// The document. Whatever is not here is refused by the runtime.
 pub fn document() -> Value {
@@ -11,7 +12,7 @@ pub fn document() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": [],
-        "mountOptions": mount_options::known(),
+        "mountOptions": options::known(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities::names(),

@@ -15,8 +15,8 @@ use rustix::thread::{
     set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::capabilities::Sets;
 use crate::error::{Context, Result};
+use crate::process::capabilities::Sets;
 
 /// Searched when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

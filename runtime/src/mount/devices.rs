@@ -15,9 +15,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::mounts;
+use crate::mount;
+use crate::mount::tree::{Missing, Tree};
 use crate::spec;
-use crate::tree::{Missing, Tree};
 
 /// A device node to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,10 +87,18 @@ fn resolve(device: &spec::Device) -> Result<Device> {
             device.path
         )));
     }
+    let number = |value: i64| {
+        u32::try_from(value).map_err(|_| {
+            let path = &device.path;
+            Error::Config(format!(
+                "linux.devices: {value} is no device number, of {path}"
+            ))
+        })
+    };
     let number = if kind == FileType::Fifo {
         0
     } else {
-        makedev(device.major, device.minor)
+        makedev(number(device.major)?, number(device.minor)?)
     };
     Ok(Device {
         path: (&device.path).into(),
@@ -185,9 +193,9 @@ fn bind_from_host(tree: &Tree, device: &Device) -> Result<()> {
     if !is_device(stat.st_mode, stat.st_rdev, device.kind, device.number) {
         return Err(Errno::NODEV).at("find the same device on the host at", path);
     }
-    let copy = mounts::clone_mount(host.as_fd(), false).at("bind device of the host", path)?;
+    let copy = mount::clone_mount(host.as_fd(), false).at("bind device of the host", path)?;
     let target = tree.ensure(path, Missing::File)?;
-    mounts::attach(copy.as_fd(), target.as_fd()).at("mount device on", path)
+    mount::attach(copy.as_fd(), target.as_fd()).at("mount device on", path)
 }
 
 fn is_device(mode: u32, number: u64, kind: FileType, expected: u64) -> bool {

@@ -2,6 +2,11 @@
 //!
 //! A mount is complete before it becomes visible, and no path is resolved twice.
 
+pub mod devices;
+pub mod options;
+pub mod rootfs;
+pub(crate) mod tree;
+
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,9 +19,9 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result};
-use crate::mount_options::{Attributes, Options};
+use crate::mount::options::{Attributes, Options};
+use crate::mount::tree::{Missing, Tree};
 use crate::sys;
-use crate::tree::{Missing, Tree};
 
 /// One entry of `mounts`, resolved.
 #[derive(Debug, Clone)]

@@ -13,10 +13,10 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_chang
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::error::{Context, Result};
-use crate::mount_options::Attributes;
-use crate::mounts;
+use crate::mount;
+use crate::mount::options::Attributes;
+use crate::mount::tree::Tree;
 use crate::sys;
-use crate::tree::Tree;
 
 /// Where the root comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +75,9 @@ pub(crate) fn prepare(root: &Root, mounts: &[&Path], cwd: &Path) -> Result<Tree>
 }
 
 fn bind_root(source: &Path, target: &Path, recursive: bool) -> Result<Tree> {
-    let bound = mounts::open_bind(source, recursive)?;
+    let bound = mount::open_bind(source, recursive)?;
     let onto = open_directory(target)?;
-    mounts::attach(bound.as_fd(), onto.as_fd()).at("mount root on", target)?;
+    mount::attach(bound.as_fd(), onto.as_fd()).at("mount root on", target)?;
     Ok(Tree::new(bound))
 }
 
@@ -105,9 +105,9 @@ fn mount_overlay(target: &Path, lower: &[PathBuf], upper_size: u64) -> Result<Tr
         ("size".to_owned(), Some(upper_size.to_string())),
         ("mode".to_owned(), Some("755".to_owned())),
     ];
-    let upper = mounts::new_filesystem("tmpfs", Some("tmpfs"), &parameters)?;
+    let upper = mount::new_filesystem("tmpfs", Some("tmpfs"), &parameters)?;
     let onto = open_directory(target)?;
-    mounts::attach(upper.as_fd(), onto.as_fd()).at("mount upper layer on", target)?;
+    mount::attach(upper.as_fd(), onto.as_fd()).at("mount upper layer on", target)?;
     for name in ["upper", "work"] {
         mkdirat(&upper, name, Mode::from_raw_mode(0o755))
             .at("make directory in upper layer", name)?;
@@ -140,9 +140,9 @@ pub(crate) fn make_readonly(tree: &Tree, paths: &[PathBuf]) -> Result<()> {
         let Some(found) = find_existing(tree, path)? else {
             continue;
         };
-        let copy = mounts::clone_mount(found.as_fd(), true).at("open read-only path", path)?;
-        mounts::set(copy.as_fd(), true, READ_ONLY).at("make read-only", path)?;
-        mounts::attach(copy.as_fd(), found.as_fd()).at("mount read-only path", path)?;
+        let copy = mount::clone_mount(found.as_fd(), true).at("open read-only path", path)?;
+        mount::set(copy.as_fd(), true, READ_ONLY).at("make read-only", path)?;
+        mount::attach(copy.as_fd(), found.as_fd()).at("mount read-only path", path)?;
     }
     Ok(())
 }
@@ -161,12 +161,12 @@ pub(crate) fn mask(tree: &Tree, paths: &[PathBuf], null: Option<&OwnedFd>) -> Re
         let original = if is_directory { empty.as_ref() } else { null };
         let cover = match original {
             Some(original) => {
-                mounts::clone_mount(original.as_fd(), false).at("make cover for", path)?
+                mount::clone_mount(original.as_fd(), false).at("make cover for", path)?
             }
             None if is_directory => new_empty_directory()?,
             None => return Err(Errno::NODEV).at("find /dev/null in the container to mask", path),
         };
-        mounts::attach(cover.as_fd(), found.as_fd()).at("mask", path)?;
+        mount::attach(cover.as_fd(), found.as_fd()).at("mask", path)?;
         if is_directory {
             empty = Some(cover);
         }
@@ -179,8 +179,8 @@ fn new_empty_directory() -> Result<OwnedFd> {
         ("size".to_owned(), Some("4k".to_owned())),
         ("mode".to_owned(), Some("555".to_owned())),
     ];
-    let directory = mounts::new_filesystem("tmpfs", Some("tmpfs"), &parameters)?;
-    mounts::set(directory.as_fd(), false, READ_ONLY).during("make the cover read-only")?;
+    let directory = mount::new_filesystem("tmpfs", Some("tmpfs"), &parameters)?;
+    mount::set(directory.as_fd(), false, READ_ONLY).during("make the cover read-only")?;
     Ok(directory)
 }
 
@@ -195,7 +195,7 @@ fn find_existing(tree: &Tree, path: &Path) -> Result<Option<OwnedFd>> {
 /// Makes the tree `/` of this process, drops the host's tree, and puts the final attributes on the root.
 pub(crate) fn seal(tree: &Tree, root: &Root) -> Result<()> {
     if root.readonly {
-        mounts::set(tree.root(), false, READ_ONLY).at("make root read-only", &root.path)?;
+        mount::set(tree.root(), false, READ_ONLY).at("make root read-only", &root.path)?;
     }
     fchdir(tree.root()).at("enter root", &root.path)?;
     // The old root is stacked on the new one, and "." then names it for the unmount: no directory is needed for it.

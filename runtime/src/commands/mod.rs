@@ -1,0 +1,4 @@
+//! The operations on containers that exist, and what this program says of itself: one module a command or family.
+
+pub mod features;
+pub mod lifecycle;

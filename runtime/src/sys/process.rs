@@ -1,0 +1,117 @@
+//! What a process is and does: descriptors, signals, execution.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+/// Sets close-on-exec on all descriptors from `first` on.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: closes nothing now, so no owned descriptor is pulled from under anyone.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    })
+    .map(drop)
+}
+
+/// Executes a program in place of this process; returns only the reason why it did not.
+pub(crate) fn execve(program: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer, and their strings live through the call.
+    unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends this process at once: no destructors, no buffers, nothing that belongs to the process it was copied from.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: does not return and touches no memory.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives every signal its default action and unblocks all, as a new program expects to find them.
+pub(crate) fn reset_signals() {
+    // The C library's function refuses the two signals that it keeps for itself, and its way of spawning a program
+    // leaves those ignored; so this asks the kernel. `struct sigaction` of the kernel's: handler, flags, restorer,
+    // mask; all zero is the default action.
+    let default = [0_u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default action runs no code of ours, and the structure lives through the call. It fails for
+        // SIGKILL and SIGSTOP, which have no other action.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                size_of::<u64>(),
+            )
+        };
+    }
+    // SAFETY: all-zero bytes are a valid signal set; sigemptyset then initializes it; both calls only read it.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Blocks all signals and returns a descriptor from which they can be read instead.
+pub(crate) fn signals_as_file() -> io::Result<OwnedFd> {
+    // SAFETY: all-zero bytes are a valid signal set; sigfillset then initializes it; the calls only read it.
+    let descriptor = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+        libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    check(descriptor.into())?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Sends any signal, real-time ones too, to the process that `pidfd` stands for.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: integers, and a null pointer where the kernel accepts one.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            no_info,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Leaves the caller's session keyring for a new, empty one. A kernel without keyrings has none to leave.
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name may be null (keyctl(2)).
+    let result = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            anonymous,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other.map(drop),
+    }
+}
