@@ -14,6 +14,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cgroup::Cgroup;
 use crate::child::{self, Inheritance};
+use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result};
 use crate::log::{self, Log};
 use crate::plan::Plan;
@@ -32,6 +33,12 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Whether the command keeps the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Whether the root is entered without pivot_root, for a caller whose own root is the kernel's first.
+    pub no_pivot: bool,
+    /// Where to send the terminal of the process.
+    pub console_socket: Option<PathBuf>,
+    /// Who makes the cgroup.
+    pub cgroup_manager: CgroupManager,
 }
 
 /// Sets the container up; its command waits for `start`.
@@ -51,13 +58,22 @@ pub fn run_detached(root: &Path, id: &str, options: &Options, log: &Log) -> Resu
 
 /// The same, then passes signals on until the process ends, and deletes the container.
 ///
-/// Returns the exit status for the shell: the command's, or 128 and the number of the signal that killed it.
-pub fn run_foreground(root: &Path, id: &str, options: &Options, log: &Log) -> Result<u8> {
+/// With `keep` the container stays, stopped. Returns the exit status for the shell: the command's, or 128 and the
+/// number of the signal that killed it.
+pub fn run_foreground(
+    root: &Path,
+    id: &str,
+    options: &Options,
+    keep: bool,
+    log: &Log,
+) -> Result<u8> {
     // Blocked before the process exists, so none is lost.
     let signals = sys::signals_as_file().during("receive signals")?;
     let pidfd = execute(root, id, options, log)?;
     let status = supervise(&pidfd, signals);
-    crate::commands::lifecycle::delete(root, id, true)?;
+    if !keep {
+        crate::commands::lifecycle::delete(root, id, true)?;
+    }
     status
 }
 
@@ -86,6 +102,7 @@ struct Launch {
 
 impl Launch {
     fn begin(root: &Path, id: &str, options: &Options, log: &Log) -> Result<Self> {
+        refuse_unsupported(options)?;
         let container = Container::new(root, id)?;
         let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
         let plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
@@ -225,6 +242,22 @@ impl Drop for Launch {
             let _ = cgroup.remove();
         }
         let _ = self.container.remove();
+    }
+}
+
+/// What the command line has and this runtime cannot do yet.
+fn refuse_unsupported(options: &Options) -> Result<()> {
+    let asked = [
+        ("no-pivot", options.no_pivot),
+        ("console-socket", options.console_socket.is_some()),
+        (
+            "cgroup-manager",
+            options.cgroup_manager != CgroupManager::Cgroupfs,
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => Err(Error::Unsupported(format!("option --{name}"))),
+        None => Ok(()),
     }
 }
 

@@ -70,16 +70,26 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
             id,
             options,
             detach: true,
+            ..
         } => launch::run_detached(root, id, options, log)?,
         Command::Run {
             id,
             options,
             detach: false,
-        } => return launch::run_foreground(root, id, options, log),
+            keep,
+        } => return launch::run_foreground(root, id, options, *keep, log),
         Command::Start { id } => lifecycle::start(root, id)?,
         Command::State { id } => println!("{}", lifecycle::state(root, id)?),
         Command::Kill { id, signal, all } => lifecycle::kill(root, id, *signal, *all)?,
         Command::Delete { id, force } => lifecycle::delete(root, id, *force)?,
+        Command::Exec { .. } => return Err(unsupported("exec")),
+        Command::List { .. } => return Err(unsupported("list")),
+        Command::Ps { .. } => return Err(unsupported("ps")),
+        Command::Pause { .. } => return Err(unsupported("pause")),
+        Command::Resume { .. } => return Err(unsupported("resume")),
+        Command::Update { .. } => return Err(unsupported("update")),
+        Command::Events { .. } => return Err(unsupported("events")),
+        Command::Spec { .. } => return Err(unsupported("spec")),
         Command::Features => println!("{:#}", features::document()),
         Command::Version => println!(
             "coracle-runtime version {}\nspec: {}",
@@ -89,4 +99,8 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Help => print!("{}", cli::USAGE),
     }
     Ok(0)
+}
+
+fn unsupported(command: &str) -> Error {
+    Error::Unsupported(format!("command {command}"))
 }
