@@ -13,6 +13,7 @@ pub mod count;
 mod http;
 mod image;
 mod kernel;
+mod lab;
 mod redis;
 mod tool;
 mod umoci;
@@ -23,6 +24,9 @@ pub use coracle::{Coracle, Finished, Running, build_in_workspace};
 pub use http::{Response, get};
 pub use image::{Image, Partition};
 pub use kernel::{BootFiles, floor_initrd};
+pub use lab::{
+    Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_test_helper, runtime_tests,
+};
 pub use redis::Redis;
 pub use tool::{run_tool, tool_is_missing};
 pub use umoci::redis_layout;

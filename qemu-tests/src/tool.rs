@@ -47,7 +47,8 @@ pub fn tool_is_missing(tool: &str, package: &str) -> bool {
     true
 }
 
-fn search_path() -> std::ffi::OsString {
+/// Where tools are looked for.
+pub(crate) fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
