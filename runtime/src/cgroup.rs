@@ -1,36 +1,46 @@
-//! The container's control group (cgroup v2 only, `Documentation/admin-guide/cgroup-v2.rst`).
+//! The container's control group: made, limited, entered, frozen, killed and removed in every hierarchy it needs.
 //!
-//! On a hybrid host the v2 hierarchy is used for what it has; a limit whose controller is missing there is an
-//! error that names it. Refuses to put a container into a cgroup that already has processes.
+//! cgroup v2 comes first (`Documentation/admin-guide/cgroup-v2.rst`). On a hybrid host a limit whose controller
+//! v2 lacks is set in the v1 hierarchy that has it, at the same path; one that neither has is an error that names
+//! it. Refuses to put a container into a cgroup that already has processes.
+//!
+//! `host` finds the hierarchies · `limits` translates by `v2` and `v1` · `devices` compiles the device program ·
+//! `directory` acts on one cgroup.
 
 mod devices;
+mod directory;
+mod host;
 mod limits;
+mod v1;
+mod v2;
 
-use std::fs;
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
 
+use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result};
+use crate::state::Process;
 use crate::sys;
+use host::Host;
 
 pub use devices::Instruction;
 pub use limits::Limits;
 
-/// Where cgroup v2 is mounted: by itself, or beside v1.
-const MOUNT_POINTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-/// Enabled for every container where the host has them, so that its use can be seen.
-const USEFUL_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
-/// How long the kernel may take to let go of a cgroup whose processes were killed.
-const REMOVAL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the processes may take to stop.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long killed processes may take to leave, where they must be killed one by one.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `linux.cgroupsPath` relative to the mount of cgroup v2. By default `coracle/<id>`.
+/// `linux.cgroupsPath` relative to the mount of each hierarchy. By default `coracle/<id>`.
 pub fn resolve_path(path: Option<&str>, id: &str) -> Result<PathBuf> {
     let Some(path) = path.filter(|path| !path.is_empty()) else {
         return Ok(Path::new("coracle").join(id));
@@ -47,197 +57,254 @@ pub fn resolve_path(path: Option<&str>, id: &str) -> Result<PathBuf> {
     Ok(relative.into())
 }
 
-/// The directory of a cgroup.
-#[derive(Debug, Clone)]
-pub(crate) struct Cgroup {
-    path: PathBuf,
+/// The directory in cgroup v2 of the calling process.
+pub(crate) fn own_path() -> Result<PathBuf> {
+    let path = Path::new("/proc/self/cgroup");
+    let text = fs::read_to_string(path).at("read", path)?;
+    let mount = Host::look().unified;
+    let own = mount.zip(directory::parse_membership(&text, ""));
+    let own = own.map(|(mount, path)| mount.join(path.strip_prefix("/").unwrap_or(path)));
+    own.ok_or_else(|| Error::Unsupported("a cgroup mount on a host without cgroup v2".into()))
+}
+
+/// The cgroup of one container, as it is remembered with its state. Empty if it has none of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cgroup {
+    /// Below the mount of each hierarchy.
+    relative: PathBuf,
+    /// The directory in cgroup v2.
+    unified: Option<PathBuf>,
+    /// Controllers of v1 with the directory in their hierarchy.
+    legacy: BTreeMap<String, PathBuf>,
 }
 
 impl Cgroup {
-    /// Makes the cgroup with its ancestors and sets the limits.
-    pub(crate) fn create(relative: &Path, limits: &Limits) -> Result<Self> {
-        let mount = mount_point()?;
-        let required = limits.controllers();
-        let mut path = mount.to_owned();
-        for name in relative.components() {
-            enable_controllers(&path, &required)?;
-            path.push(name);
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).at("make cgroup", &path);
-                }
-                _ => {}
+    /// Makes the cgroup with its ancestors and sets the limits. If that fails nothing is left but ancestors.
+    pub(crate) fn prepare(
+        relative: &Path,
+        limits: &Limits,
+        manager: CgroupManager,
+    ) -> Result<Self> {
+        match manager {
+            CgroupManager::Cgroupfs => {}
+            CgroupManager::Systemd => {
+                return Err(Error::Unsupported("cgroup manager systemd".into()));
+            }
+            CgroupManager::Disabled if limits.is_empty() => return Ok(Self::default()),
+            CgroupManager::Disabled => {
+                return Err(Error::Unsupported(
+                    "linux.resources without a cgroup of the container's own (--cgroup-manager disabled)".into(),
+                ));
             }
         }
-        let cgroup = Self { path };
-        if cgroup.is_populated()? {
-            return Err(Error::Container(format!(
-                "cgroup {} already has processes",
-                cgroup.path.display()
-            )));
-        }
-        cgroup.set(limits)?;
-        if let Some(program) = &limits.devices {
-            sys::guard_devices(cgroup.open()?.as_fd(), program)
-                .at("guard devices of cgroup", &cgroup.path)?;
-        }
-        Ok(cgroup)
-    }
-
-    /// The cgroup of a container that exists.
-    pub(crate) fn existing(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
+        let host = Host::look();
+        host.require_any()?;
+        let mut cgroup = Self {
+            relative: relative.to_owned(),
+            ..Self::default()
+        };
+        match cgroup.create(&host, limits) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                let _ = cgroup.remove();
+                Err(error)
+            }
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    fn create(&mut self, host: &Host, limits: &Limits) -> Result<()> {
+        let settings = limits.settings(host)?;
+        if let Some(mount) = &host.unified {
+            let required = settings.controllers();
+            let path = directory::create_unified(mount, &self.relative, &required)?;
+            directory::apply(self.unified.insert(path), &settings.unified)?;
+        }
+        self.set_legacy(host, &settings)?;
+        self.guard_devices(limits)
     }
 
-    /// For `CLONE_INTO_CGROUP`.
-    pub(crate) fn open(&self) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, &self.path, flags, Mode::empty()).at("open cgroup", &self.path)
-    }
-
-    fn set(&self, limits: &Limits) -> Result<()> {
-        for (file, value) in &limits.settings {
-            let path = self.path.join(file);
-            write(&path, value).at("set limit", &path)?;
+    /// Makes what is missing in the hierarchies of v1, and sets the limits there.
+    fn set_legacy(&mut self, host: &Host, settings: &limits::Settings) -> Result<()> {
+        for (controller, settings) in &settings.legacy {
+            let path = match self.legacy.get(*controller) {
+                Some(path) => path.clone(),
+                None => {
+                    let mount = host
+                        .legacy(controller)?
+                        .expect("settings are for what is mounted");
+                    let path = directory::create_legacy(mount, &self.relative, controller)?;
+                    self.legacy.insert((*controller).to_owned(), path.clone());
+                    path
+                }
+            };
+            directory::apply(&path, settings)?;
         }
         Ok(())
     }
 
-    /// Kills everything in the cgroup and below. Gone already is good.
-    pub(crate) fn kill(&self) -> Result<()> {
-        let path = self.path.join("cgroup.kill");
-        match write(&path, "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.at("write", &path),
+    fn guard_devices(&self, limits: &Limits) -> Result<()> {
+        if let (Some(program), Some(directory), Some(path)) =
+            (limits.devices(), self.open()?, &self.unified)
+        {
+            sys::guard_devices(directory.as_fd(), program).at("guard devices of cgroup", path)?;
         }
+        Ok(())
+    }
+
+    /// The directory in cgroup v2, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.unified.as_deref()
+    }
+
+    /// For `CLONE_INTO_CGROUP`.
+    pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &PathBuf| openat(CWD, path, flags, Mode::empty()).at("open cgroup", path);
+        self.unified.as_ref().map(open).transpose()
+    }
+
+    /// Whether a new process must be put in by [`Cgroup::attach`] before it does anything.
+    pub(crate) fn needs_attach(&self) -> bool {
+        !self.legacy.is_empty()
+    }
+
+    /// Puts a process into the cgroups that it cannot be born into. Its children follow.
+    pub(crate) fn attach(&self, pid: i32) -> Result<()> {
+        for path in self.legacy.values() {
+            let path = path.join("cgroup.procs");
+            directory::write(&path, &pid.to_string()).at("put the process into", &path)?;
+        }
+        Ok(())
+    }
+
+    /// The directory that lists the processes: of v2, else the freezer's.
+    fn members(&self) -> Option<&Path> {
+        let freezer = || self.legacy.get("freezer").map(PathBuf::as_path);
+        self.path().or_else(freezer)
     }
 
     /// The processes in the cgroup and below.
     pub(crate) fn processes(&self) -> Result<Vec<i32>> {
-        let mut found = Vec::new();
-        for directory in self.directories_bottom_up()? {
-            let path = directory.join("cgroup.procs");
-            let text = fs::read_to_string(&path).at("read", &path)?;
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        self.members()
+            .map_or(Ok(Vec::new()), directory::processes_below)
+    }
+
+    /// Kills everything in the cgroup and below. Gone already is good.
+    pub(crate) fn kill(&self) -> Result<()> {
+        let Some(path) = &self.unified else {
+            return self.kill_one_by_one();
+        };
+        let file = path.join("cgroup.kill");
+        match directory::write(&file, "1") {
+            // Gone, or a kernel before 5.14.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.kill_one_by_one(),
+            other => other.at("write", &file),
         }
-        Ok(found)
     }
 
-    fn is_populated(&self) -> Result<bool> {
-        let path = self.path.join("cgroup.events");
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        Ok(text.lines().any(|line| line == "populated 1"))
-    }
-
-    /// Removes the cgroup and those below. The kernel keeps a cgroup busy for a moment after its last process.
-    pub(crate) fn remove(&self) -> Result<()> {
-        let deadline = Instant::now() + REMOVAL_DEADLINE;
+    /// Until none is left: while it is frozen nothing can fork away, and the signal takes effect at the thaw.
+    fn kill_one_by_one(&self) -> Result<()> {
+        let Some(members) = self.members().filter(|path| path.exists()) else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + KILL_DEADLINE;
+        let is_v1 = self.unified.is_none();
         loop {
-            let busy = match self.try_remove() {
-                Ok(()) => return Ok(()),
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => error,
-                Err(error) => return Err(error).at("remove cgroup", &self.path),
-            };
-            if Instant::now() >= deadline {
-                return Err(busy).at("remove cgroup", &self.path);
+            if is_v1 {
+                let _ = directory::write(&members.join("freezer.state"), "FROZEN");
+            }
+            let processes = directory::processes_below(members)?;
+            for &pid in &processes {
+                if let Some(pidfd) = Process::observe(pid)
+                    .ok()
+                    .map(Process::open)
+                    .transpose()?
+                    .flatten()
+                {
+                    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+                }
+            }
+            if is_v1 {
+                let _ = directory::write(&members.join("freezer.state"), "THAWED");
+            }
+            if processes.is_empty() || Instant::now() >= deadline {
+                return Ok(());
             }
             sleep(Duration::from_millis(1));
         }
     }
 
-    fn try_remove(&self) -> io::Result<()> {
-        let directories = self.directories_bottom_up();
-        for directory in directories.map_err(|error| io::Error::other(error.to_string()))? {
-            match fs::remove_dir(directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+    /// Stops every process until the thaw. Returns once all have stopped; thaws if that takes too long.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let frozen = self.set_frozen(true);
+        if frozen.is_err() {
+            let _ = self.set_frozen(false);
+        }
+        frozen
+    }
+
+    /// Lets the processes go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    /// Whether all processes are stopped by [`Cgroup::freeze`].
+    pub(crate) fn is_frozen(&self) -> bool {
+        match (&self.unified, self.members()) {
+            (Some(path), _) => fs::read_to_string(path.join("cgroup.events"))
+                .is_ok_and(|text| directory::keyed(&text, "frozen") == Some(1)),
+            (None, Some(freezer)) => fs::read_to_string(freezer.join("freezer.state"))
+                .is_ok_and(|text| text.trim() == "FROZEN"),
+            (None, None) => false,
+        }
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let Some(members) = self.members() else {
+            return Err(Error::Unsupported(
+                "to pause a container without a cgroup of its own".into(),
+            ));
+        };
+        let (file, value, watched) = match (&self.unified, frozen) {
+            (Some(_), true) => ("cgroup.freeze", "1", "cgroup.events"),
+            (Some(_), false) => ("cgroup.freeze", "0", "cgroup.events"),
+            (None, true) => ("freezer.state", "FROZEN", "freezer.state"),
+            (None, false) => ("freezer.state", "THAWED", "freezer.state"),
+        };
+        let watched = File::open(members.join(watched)).at("open", members.join(watched))?;
+        let path = members.join(file);
+        directory::write(&path, value).at("write", &path)?;
+        let deadline = Instant::now() + FREEZE_DEADLINE;
+        while self.is_frozen() != frozen {
+            if Instant::now() >= deadline {
+                let what = if frozen { "stop" } else { "go on" };
+                return Err(Error::Container(format!(
+                    "the processes in {} do not {what} within {FREEZE_DEADLINE:?}",
+                    members.display()
+                )));
+            }
+            // The file tells of changes as exceptional; a change between the look and the wait is found again soon.
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: 10_000_000,
+            };
+            let mut watched = [PollFd::new(&watched, PollFlags::PRI)];
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).during("wait for the cgroup to stop"),
             }
         }
         Ok(())
     }
 
-    /// Without recursion: the container may have made as deep a tree as it likes.
-    fn directories_bottom_up(&self) -> Result<Vec<PathBuf>> {
-        let mut found = vec![self.path.clone()];
-        let mut next = 0;
-        while let Some(directory) = found.get(next).cloned() {
-            next += 1;
-            match fs::read_dir(&directory) {
-                Ok(entries) => {
-                    let is_directory =
-                        |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-                    found.extend(
-                        entries
-                            .flatten()
-                            .filter(is_directory)
-                            .map(|entry| entry.path()),
-                    );
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).at("read", &directory),
-            }
-        }
-        found.reverse();
-        Ok(found)
+    /// Removes the cgroup and those below, in every hierarchy.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.unified
+            .iter()
+            .chain(self.legacy.values())
+            .try_for_each(|path| directory::remove(path))
     }
-}
-
-fn mount_point() -> Result<&'static Path> {
-    let is_cgroup2 =
-        |path: &&&str| statfs(**path).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC);
-    let found = MOUNT_POINTS.iter().find(is_cgroup2);
-    found
-        .map(Path::new)
-        .ok_or_else(|| Error::Unsupported("a host without cgroup v2 at /sys/fs/cgroup".into()))
-}
-
-/// Lets the children of a cgroup use the controllers that are required or useful.
-fn enable_controllers(cgroup: &Path, required: &[&str]) -> Result<()> {
-    let list = |file: &str| -> Result<Vec<String>> {
-        let path = cgroup.join(file);
-        let text = fs::read_to_string(&path).at("read", &path)?;
-        Ok(text.split_whitespace().map(str::to_owned).collect())
-    };
-    let (available, enabled) = (list("cgroup.controllers")?, list("cgroup.subtree_control")?);
-    let has = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
-    if let Some(missing) = required.iter().find(|name| !has(&available, name)) {
-        let cgroup = cgroup.display();
-        return Err(Error::Unsupported(format!(
-            "limits of {missing}: cgroup {cgroup} has no such controller"
-        )));
-    }
-    let useful = USEFUL_CONTROLLERS
-        .iter()
-        .filter(|name| !required.contains(name) && has(&available, name));
-    for (name, required) in required
-        .iter()
-        .map(|name| (name, true))
-        .chain(useful.map(|name| (name, false)))
-    {
-        if has(&enabled, name) {
-            continue;
-        }
-        let path = cgroup.join("cgroup.subtree_control");
-        match write(&path, &format!("+{name}")) {
-            Err(error) if required => return Err(error).at("enable controllers in", &path),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// One write, as the files of cgroupfs want it.
-fn write(path: &Path, value: &str) -> io::Result<()> {
-    fs::OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(value.as_bytes())
 }
 
 #[cfg(test)]

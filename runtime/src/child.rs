@@ -15,6 +15,7 @@ use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setrlimit
 use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs};
 
+use crate::cgroup;
 use crate::error::{Context, Error, Result, chain};
 use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
@@ -35,8 +36,8 @@ pub(crate) struct Inheritance {
     pub(crate) preserve_fds: u32,
     /// Whether to keep the caller's session keyring.
     pub(crate) keep_keyring: bool,
-    /// The container's cgroup.
-    pub(crate) cgroup: PathBuf,
+    /// Whether to wait until the runtime has put the process into its cgroups.
+    pub(crate) await_cgroup: bool,
 }
 
 /// Sets up, waits for the word, executes. Never returns to the copy of the runtime's code.
@@ -62,10 +63,13 @@ fn live(
         namespaces,
         preserve_fds,
         keep_keyring,
-        cgroup,
+        await_cgroup,
     } = inheritance;
+    if await_cgroup {
+        report::await_go(&mut control).during("wait for the cgroup")?;
+    }
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
-    let cwd = build_root(plan, &cgroup)?;
+    let cwd = build_root(plan)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
     let (program, env) = drop_privileges(&plan.process)?;
     report::send_ready(&mut control).during("report to the runtime")?;
@@ -123,13 +127,16 @@ fn isolate(
 }
 
 /// Builds the root and moves into it. Returns the working directory.
-fn build_root(plan: &Plan, cgroup: &Path) -> Result<OwnedFd> {
+fn build_root(plan: &Plan) -> Result<OwnedFd> {
     let mounts = plan.mounts.iter().map(|mount| mount.destination.as_path());
     let mounts: Vec<&Path> = mounts.collect();
     let tree = rootfs::prepare(&plan.root, &mounts, &plan.process.cwd)?;
-    let visible_cgroup = (!plan.namespaces.has(libc::CLONE_NEWCGROUP)).then_some(cgroup);
+    let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
+        true => None,
+        false => Some(cgroup::own_path()?),
+    };
     for mount in &plan.mounts {
-        mount::mount(&tree, mount, visible_cgroup)?;
+        mount::mount(&tree, mount, visible_cgroup.as_deref())?;
     }
     if let Some(devices) = &plan.devices {
         devices::populate(&tree, devices)?;

@@ -134,22 +134,23 @@ impl Launch {
 
     /// Makes the cgroup and the process, and writes down what is known of it while it sets itself up.
     fn spawn(&mut self, start: Option<UnixListener>, options: &Options) -> Result<UnixStream> {
-        let cgroup = Cgroup::create(&self.plan.cgroup, &self.plan.limits)?;
-        self.record.cgroup = Some(cgroup.path().to_owned());
+        let cgroup = self.cgroup.insert(Cgroup::prepare(
+            &self.plan.cgroup,
+            &self.plan.limits,
+            options.cgroup_manager,
+        )?);
         let directory = cgroup.open()?;
-        let inherited_cgroup = cgroup.path().to_owned();
-        self.cgroup = Some(cgroup);
+        let await_cgroup = cgroup.needs_attach();
         let namespaces = self.open_namespaces()?;
-        let (ours, control) = UnixStream::pair().during("make a socket pair")?;
+        let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
         // A cgroup namespace is made by the process itself, once it is in its cgroup.
         let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
-        match sys::clone3(new as u64, directory.as_fd()).during("make the container process")? {
+        match sys::clone3(new as u64, directory.as_ref()).during("make the container process")? {
             sys::Cloned::Child => {
                 drop((ours, directory));
                 // Its copy would keep the container locked until the command is executed.
                 drop(self.lock.take());
                 let (preserve_fds, keep_keyring) = (options.preserve_fds, options.no_new_keyring);
-                let cgroup = inherited_cgroup;
                 child::run(
                     &self.plan,
                     Inheritance {
@@ -158,7 +159,7 @@ impl Launch {
                         namespaces,
                         preserve_fds,
                         keep_keyring,
-                        cgroup,
+                        await_cgroup,
                     },
                 )
             }
@@ -166,6 +167,11 @@ impl Launch {
                 self.pidfd = Some(pidfd);
                 let pid = pid.as_raw_nonzero().get();
                 self.record.process = Some(Process::observe(pid)?);
+                if let Some(cgroup) = self.cgroup.as_ref().filter(|_| await_cgroup) {
+                    cgroup.attach(pid)?;
+                    report::send_go(&mut ours).during("let the container process go on")?;
+                }
+                self.record.cgroup = self.cgroup.clone();
                 self.container.write(&self.record)?;
                 if let Some(path) = &self.pid_file {
                     state::replace_file(path, pid.to_string().as_bytes(), 0o644)?;
@@ -250,10 +256,6 @@ fn refuse_unsupported(options: &Options) -> Result<()> {
     let asked = [
         ("no-pivot", options.no_pivot),
         ("console-socket", options.console_socket.is_some()),
-        (
-            "cgroup-manager",
-            options.cgroup_manager != CgroupManager::Cgroupfs,
-        ),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("option --{name}"))),

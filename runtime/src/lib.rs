@@ -31,7 +31,7 @@ mod sys;
 use std::ffi::OsString;
 
 use cli::{Command, Invocation};
-use commands::{features, lifecycle};
+use commands::{features, lifecycle, pause};
 use error::{Error, Result, chain};
 use log::Log;
 
@@ -85,8 +85,8 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Exec { .. } => return Err(unsupported("exec")),
         Command::List { .. } => return Err(unsupported("list")),
         Command::Ps { .. } => return Err(unsupported("ps")),
-        Command::Pause { .. } => return Err(unsupported("pause")),
-        Command::Resume { .. } => return Err(unsupported("resume")),
+        Command::Pause { id } => pause::pause(root, id)?,
+        Command::Resume { id } => pause::resume(root, id)?,
         Command::Update { .. } => return Err(unsupported("update")),
         Command::Events { .. } => return Err(unsupported("events")),
         Command::Spec { .. } => return Err(unsupported("spec")),

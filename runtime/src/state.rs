@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::spec::OCI_VERSION;
 
@@ -33,6 +34,8 @@ pub enum Status {
     Created,
     /// The command has been executed.
     Running,
+    /// All processes stand still until `resume`.
+    Paused,
     /// The process has ended.
     Stopped,
 }
@@ -44,6 +47,7 @@ impl Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -63,14 +67,14 @@ pub struct Process {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// Never *stopped*: that is found by looking at the process.
+    /// Never *stopped* or *paused*: that is found by looking at the process.
     pub phase: Status,
     /// Once there is one.
     pub process: Option<Process>,
     /// Absolute.
     pub bundle: PathBuf,
-    /// Absolute path of the cgroup.
-    pub cgroup: Option<PathBuf>,
+    /// Where its processes are, once there is one.
+    pub cgroup: Option<Cgroup>,
     /// RFC 3339.
     pub created: String,
     /// Of `config.json`.
@@ -180,6 +184,12 @@ impl Container {
         }
     }
 
+    /// The same; without one it is an error.
+    pub fn record(&self) -> Result<Record> {
+        let none = || Error::Container(format!("container {:?} has no state yet", self.id));
+        self.read()?.ok_or_else(none)
+    }
+
     /// Replaces `state.json`.
     pub fn write(&self, record: &Record) -> Result<()> {
         let path = self.directory.join("state.json");
@@ -194,7 +204,7 @@ impl Container {
     pub fn status(&self, record: &Record) -> Status {
         match record.process {
             Some(process) if !process.is_alive() => Status::Stopped,
-            Some(_) => record.phase,
+            Some(_) => record.live_status(),
             None if self.is_locked() => record.phase,
             None => Status::Stopped,
         }
@@ -203,7 +213,7 @@ impl Container {
     /// The same for whoever holds the lock: nobody else can be creating it.
     pub fn status_under_lock(&self, record: &Record, _lock: &Lock) -> Status {
         match record.process {
-            Some(process) if process.is_alive() => record.phase,
+            Some(process) if process.is_alive() => record.live_status(),
             _ => Status::Stopped,
         }
     }
@@ -237,6 +247,18 @@ impl Container {
                 Err(error).at("remove", &self.directory)
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Record {
+    /// With a process that is alive.
+    fn live_status(&self) -> Status {
+        let is_frozen = self.cgroup.as_ref().is_some_and(Cgroup::is_frozen);
+        if is_frozen && self.phase != Status::Creating {
+            Status::Paused
+        } else {
+            self.phase
         }
     }
 }

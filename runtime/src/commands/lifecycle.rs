@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
 use crate::report::{self, Report};
 use crate::state::{Container, Process, Record, Status};
@@ -57,7 +56,7 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
         return kill_all(&record, signal);
     }
     match container.status(&record) {
-        Status::Created | Status::Running => {}
+        Status::Created | Status::Running | Status::Paused => {}
         other => return Err(unfit("kill", id, other)),
     }
     let pidfd = record.process.map(Process::open).transpose()?.flatten();
@@ -86,7 +85,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
 /// Even of a stopped container processes may be left, where it has no pid namespace of its own.
 fn remove_processes(record: &Record) -> Result<()> {
     let pidfd = record.process.map(Process::open).transpose()?.flatten();
-    let cgroup = record.cgroup.as_deref().map(Cgroup::existing);
+    let cgroup = record.cgroup.as_ref();
     if let Some(cgroup) = &cgroup {
         cgroup.kill()?;
     }
@@ -108,7 +107,7 @@ fn remove_processes(record: &Record) -> Result<()> {
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {
-    let Some(cgroup) = record.cgroup.as_deref().map(Cgroup::existing) else {
+    let Some(cgroup) = &record.cgroup else {
         return Ok(());
     };
     if signal == libc::SIGKILL {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::nullable;
 
 /// config-linux.md, "Control groups".
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -31,7 +31,7 @@ pub struct Resources {
 }
 
 /// config-linux.md, "Allowed Device list".
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "the names and their meaning are the specification's"
@@ -46,7 +46,7 @@ pub struct DeviceRule {
 }
 
 /// config-linux.md, "Memory". Bytes; -1 is unlimited.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -67,7 +67,7 @@ pub struct Memory {
 }
 
 /// config-linux.md, "CPU". Times in microseconds.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -86,7 +86,7 @@ pub struct Cpu {
 }
 
 /// config-linux.md, "PIDs". Below 1 is unlimited.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "the names and their meaning are the specification's"
@@ -96,7 +96,7 @@ pub struct Pids {
 }
 
 /// config-linux.md, "Block IO".
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -126,7 +126,7 @@ pub struct BlockIo {
 }
 
 /// The weight of one block device.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -140,7 +140,7 @@ pub struct WeightDevice {
 }
 
 /// The limit of one block device, in bytes or operations a second.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "the names and their meaning are the specification's"
@@ -152,7 +152,7 @@ pub struct ThrottleDevice {
 }
 
 /// config-linux.md, "Huge page limits".
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,
@@ -164,7 +164,7 @@ pub struct HugepageLimit {
 }
 
 /// config-linux.md, "Network".
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "the names and their meaning are the specification's"
@@ -177,7 +177,7 @@ pub struct Network {
 }
 
 /// The priority of one network interface.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(
     missing_docs,
     reason = "the names and their meaning are the specification's"
@@ -188,7 +188,7 @@ pub struct InterfacePriority {
 }
 
 /// config-linux.md, "RDMA": the limits of one device.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(
     missing_docs,

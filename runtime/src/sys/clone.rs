@@ -1,7 +1,7 @@
 //! New processes and namespaces.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -24,20 +24,24 @@ pub(crate) enum Cloned {
 /// `linux/sched.h`; libc's constant has too few bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a new process, a copy of this one, with new namespaces and inside a cgroup (`CLONE_*` flags).
+/// Makes a new process, a copy of this one, with new namespaces (`CLONE_*` flags), and inside a cgroup of v2 if
+/// there is one for it.
 ///
 /// Refuses to be called from a process of several threads: the copy would hold their locks for ever.
-pub(crate) fn clone3(flags: u64, cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
+pub(crate) fn clone3(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Cloned> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the runtime must be single-threaded here"));
     }
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero bytes are a valid `clone_args`: every field is an integer.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
+    args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: neither CLONE_VM nor a stack is given, so the new process runs on its own copy of this memory, as
     // after fork; this process has one thread (checked above), so no lock is held by anyone in the copy.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) })?;

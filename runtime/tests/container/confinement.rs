@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use serde_json::json;
 
-use crate::harness::{bundle, cgroup_root};
+use crate::harness::bundle;
 
 const EPERM: i64 = -1;
 const EROFS: &str = "errno 30";
@@ -167,41 +167,6 @@ fn filter_that_forbids_what_the_runtime_does_still_starts() {
         .with("/linux/seccomp", profile)
         .command(&format!("env PATH ; syscall {GETPPID} 0"));
     assert_eq!(bundle.run().lines(), ["/usr/bin:/bin", "syscall -1"]);
-}
-
-#[test]
-fn limits_are_set_or_refused_where_the_controller_is_missing() {
-    let Some(bundle) = bundle() else { return };
-    let resources = json!({ "memory": { "limit": 33_554_432, "swap": 33_554_432 }, "pids": { "limit": 7 },
-        "cpu": { "shares": 512, "quota": 50_000, "period": 100_000 } });
-    let bundle = bundle
-        .with("/linux/resources", resources)
-        .command("sleep 1000");
-    let root = cgroup_root().expect("checked by the harness");
-    let controllers = fs::read_to_string(root.join("cgroup.controllers")).expect("it is cgroup v2");
-    let missing: Vec<_> = ["memory", "pids", "cpu"]
-        .into_iter()
-        .filter(|name| !controllers.contains(name))
-        .collect();
-    if !missing.is_empty() {
-        eprintln!(
-            "skipped the setting of limits: cgroup v2 on this host lacks the controllers {missing:?}"
-        );
-        assert!(bundle.run().failure().contains("unsupported: limits of"));
-        bundle.assert_gone();
-        return;
-    }
-    bundle.runtime(&["run", "--detach", &bundle.id]).good();
-    for (file, expected) in [
-        ("memory.max", "33554432"),
-        ("memory.swap.max", "0"),
-        ("pids.max", "7"),
-        ("cpu.max", "50000 100000"),
-        ("cpu.weight", "59"),
-    ] {
-        let value = fs::read_to_string(bundle.cgroup().join(file)).expect(file);
-        assert_eq!(value.trim(), expected, "{file}");
-    }
 }
 
 #[test]

@@ -3,4 +3,6 @@
 mod confinement;
 mod harness;
 mod lifecycle;
+mod limits;
+mod pause;
 mod root;
