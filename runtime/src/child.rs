@@ -17,6 +17,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_n
 
 use crate::cgroup;
 use crate::error::{Context, Error, Result, chain};
+use crate::mount::idmap::Sources;
 use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
 use crate::plan::{Plan, Process};
@@ -38,6 +39,8 @@ pub(crate) struct Inheritance {
     pub(crate) keep_keyring: bool,
     /// Whether to wait until the runtime has put the process into its cgroups.
     pub(crate) await_cgroup: bool,
+    /// Mounts that the runtime has opened for the process.
+    pub(crate) sources: Sources,
 }
 
 /// Sets up, waits for the word, executes. Never returns to the copy of the runtime's code.
@@ -64,12 +67,13 @@ fn live(
         preserve_fds,
         keep_keyring,
         await_cgroup,
+        sources,
     } = inheritance;
     if await_cgroup {
         report::await_go(&mut control).during("wait for the cgroup")?;
     }
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
-    let cwd = build_root(plan)?;
+    let cwd = build_root(plan, sources)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
     let (program, env) = drop_privileges(&plan.process)?;
     report::send_ready(&mut control).during("report to the runtime")?;
@@ -127,16 +131,16 @@ fn isolate(
 }
 
 /// Builds the root and moves into it. Returns the working directory.
-fn build_root(plan: &Plan) -> Result<OwnedFd> {
-    let mounts = plan.mounts.iter().map(|mount| mount.destination.as_path());
-    let mounts: Vec<&Path> = mounts.collect();
-    let tree = rootfs::prepare(&plan.root, &mounts, &plan.process.cwd)?;
+fn build_root(plan: &Plan, mut sources: Sources) -> Result<OwnedFd> {
+    let opened = sources.root.take();
+    let tree = rootfs::prepare(&plan.root, &plan.mounts, &plan.process.cwd, opened)?;
     let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
         true => None,
         false => Some(cgroup::own_path()?),
     };
-    for mount in &plan.mounts {
-        mount::mount(&tree, mount, visible_cgroup.as_deref())?;
+    for (number, mount) in plan.mounts.iter().enumerate() {
+        let opened = sources.take(number);
+        mount::mount(&tree, mount, opened, visible_cgroup.as_deref())?;
     }
     if let Some(devices) = &plan.devices {
         devices::populate(&tree, devices)?;

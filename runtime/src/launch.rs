@@ -17,6 +17,7 @@ use crate::child::{self, Inheritance};
 use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result};
 use crate::log::{self, Log};
+use crate::mount::idmap::Sources;
 use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::state::{self, Container, Lock, Process, Record, Status};
@@ -142,6 +143,8 @@ impl Launch {
         let directory = cgroup.open()?;
         let await_cgroup = cgroup.needs_attach();
         let namespaces = self.open_namespaces()?;
+        let mapped = self.plan.namespaces.has(libc::CLONE_NEWUSER);
+        let sources = Sources::open(&self.plan.root, &self.plan.mounts, mapped)?;
         let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
         // A cgroup namespace is made by the process itself, once it is in its cgroup.
         let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
@@ -160,6 +163,7 @@ impl Launch {
                         preserve_fds,
                         keep_keyring,
                         await_cgroup,
+                        sources,
                     },
                 )
             }

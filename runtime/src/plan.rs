@@ -4,6 +4,7 @@
 //! Nearly pure: only the bounding set of this process is looked at. What this runtime cannot do yet is refused
 //! here by name. The container's process then carries the plan out and decides nothing.
 
+mod mounts;
 mod namespaces;
 mod overlay;
 mod process;
@@ -14,10 +15,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, Limits};
 use crate::error::{Error, Result};
-use crate::mount::devices::{self, Device};
-use crate::mount::options;
+use crate::mount::Mount;
+use crate::mount::devices::Device;
 use crate::mount::rootfs::Root;
-use crate::mount::{Mount, Source};
 use crate::spec::{self, Spec};
 
 pub use namespaces::Namespaces;
@@ -73,15 +73,12 @@ impl Plan {
             }
         }
         let root = overlay::root(&spec, bundle)?;
-        let mounts = spec
-            .mounts
-            .iter()
-            .map(|mount| resolve_mount(mount, bundle))
-            .collect::<Result<Vec<_>>>()?;
-        let (process, warnings, remarks) = process::resolve(&spec)?;
+        let mounts = mounts::resolve(&spec, bundle, &namespaces)?;
+        let (process, mut warnings, remarks) = process::resolve(&spec)?;
+        warnings.extend(mounts::warnings(&mounts));
         Ok(Self {
             sysctl: sysctl::resolve(&spec.linux.sysctl, &namespaces)?,
-            devices: plan_devices(&spec, &mounts)?,
+            devices: mounts::devices(&spec, &mounts)?,
             masked_paths: absolute("linux.maskedPaths", &spec.linux.masked_paths)?,
             readonly_paths: absolute("linux.readonlyPaths", &spec.linux.readonly_paths)?,
             cgroup: cgroup::resolve_path(spec.linux.cgroups_path.as_deref(), id)?,
@@ -148,56 +145,12 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("linux.uidMappings", !linux.uid_mappings.is_empty()),
         ("linux.gidMappings", !linux.gid_mappings.is_empty()),
         ("linux.timeOffsets", !linux.time_offsets.is_empty()),
-        ("linux.mountLabel", label(linux.mount_label.as_ref())),
         ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.personality", linux.personality.is_some()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
         None => Ok(()),
-    }
-}
-
-fn resolve_mount(mount: &spec::Mount, bundle: &Path) -> Result<Mount> {
-    let name = &mount.destination;
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unsupported(format!("uidMappings of mount {name}")));
-    }
-    let destination = Path::new("/").join(name);
-    if destination.components().count() < 2 || name.contains('\0') {
-        return Err(Error::Config(format!("mounts: cannot mount on {name:?}")));
-    }
-    let options = options::parse(mount.kind.as_deref(), &mount.options)?;
-    let source = match (&options.bind, mount.kind.as_deref(), &mount.source) {
-        (Some(_), _, Some(source)) => Source::Bind(bundle.join(source)),
-        (Some(_), _, None) => {
-            return Err(Error::Config(format!(
-                "mounts: the bind mount {name} has no source"
-            )));
-        }
-        (None, Some("cgroup" | "cgroup2"), _) => Source::Cgroup,
-        (None, Some(kind), name) => Source::Filesystem {
-            kind: kind.to_owned(),
-            name: name.clone(),
-        },
-        (None, None, _) => return Err(Error::Config(format!("mounts: {name} has no type"))),
-    };
-    Ok(Mount {
-        destination,
-        source,
-        options,
-    })
-}
-
-/// A `/dev` that is bound from the host has its devices.
-fn plan_devices(spec: &Spec, mounts: &[Mount]) -> Result<Option<Vec<Device>>> {
-    let bound = mounts.iter().any(|mount| {
-        mount.destination == Path::new("/dev") && matches!(mount.source, Source::Bind(_))
-    });
-    if bound {
-        Ok(None)
-    } else {
-        devices::plan(&spec.linux.devices).map(Some)
     }
 }
 

@@ -2,26 +2,28 @@
 //!
 //! A mount is complete before it becomes visible, and no path is resolved twice.
 
+mod copy_up;
 pub mod devices;
+mod filesystem;
+pub mod idmap;
 pub mod options;
 pub mod rootfs;
 pub(crate) mod tree;
 
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, fstat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use crate::mount::idmap::IdMap;
 use crate::mount::options::{Attributes, Options};
 use crate::mount::tree::{Missing, Tree};
 use crate::sys;
+
+pub(crate) use filesystem::new_filesystem;
 
 /// One entry of `mounts`, resolved.
 #[derive(Debug, Clone)]
@@ -32,6 +34,10 @@ pub struct Mount {
     pub source: Source,
     /// How.
     pub options: Options,
+    /// How its ids are mapped.
+    pub id_map: Option<IdMap>,
+    /// What of the host to bind where the kernel refuses a new instance to a user namespace.
+    pub substitute: Option<&'static str>,
 }
 
 /// What a mount shows.
@@ -41,6 +47,8 @@ pub enum Source {
     Bind(PathBuf),
     /// The container's own part of the cgroup tree.
     Cgroup,
+    /// What is at the destination already: its options change.
+    Existing,
     /// A new instance of a filesystem.
     Filesystem {
         /// As in /proc/filesystems.
@@ -52,27 +60,60 @@ pub enum Source {
 
 /// Mounts one entry inside the tree.
 ///
-/// `cgroup` is the container's cgroup directory, where there is no cgroup namespace that hides the rest.
-pub(crate) fn mount(tree: &Tree, mount: &Mount, cgroup: Option<&Path>) -> Result<()> {
-    let detached = match (&mount.source, cgroup) {
-        (Source::Bind(path), _) => open_bind(path, mount.options.bind == Some(true))?,
-        (Source::Cgroup, Some(path)) => open_bind(path, true)?,
-        (Source::Cgroup, None) => {
-            new_filesystem("cgroup2", Some("cgroup"), &mount.options.parameters)?
-        }
-        (Source::Filesystem { kind, name }, _) => {
-            new_filesystem(kind, name.as_deref(), &mount.options.parameters)?
-        }
+/// `opened` is its source if the runtime has opened it (see [`idmap::Sources`]). `cgroup` is the container's cgroup
+/// directory, where there is no cgroup namespace that hides the rest.
+pub(crate) fn mount(
+    tree: &Tree,
+    mount: &Mount,
+    opened: Option<OwnedFd>,
+    cgroup: Option<&Path>,
+) -> Result<()> {
+    let (destination, options) = (&mount.destination, &mount.options);
+    let detached = match opened {
+        Some(opened) => opened,
+        None => match (&mount.source, cgroup) {
+            (Source::Existing, _) => return change(tree, mount),
+            (Source::Bind(path), _) => open_bind(path, options.bind == Some(true))?,
+            (Source::Cgroup, Some(path)) => open_bind(path, true)?,
+            (Source::Cgroup, None) => {
+                new_filesystem("cgroup2", Some("cgroup"), &options.parameters)?
+            }
+            (Source::Filesystem { kind, name }, _) => {
+                filesystem::make(kind, name.as_deref(), mount)?
+            }
+        },
     };
     let target = find_target(tree, mount, detached.as_fd())?;
-    let destination = &mount.destination;
-    set(detached.as_fd(), false, mount.options.attributes)
-        .at("set options of mount", destination)?;
-    set(detached.as_fd(), true, mount.options.recursive).at("set options of mount", destination)?;
+    if options.copy_up {
+        copy_up::copy(target.as_fd(), detached.as_fd(), destination)?;
+    }
+    set_all(detached.as_fd(), mount)?;
     attach(detached.as_fd(), target.as_fd()).at("mount on", destination)?;
+    propagate(detached.as_fd(), mount)
+}
+
+/// `remount`: new options for what is mounted at the destination.
+fn change(tree: &Tree, mount: &Mount) -> Result<()> {
+    let destination = &mount.destination;
+    let found = tree.find(destination).at("find mount", destination)?;
+    if mount.options.bind.is_none() {
+        filesystem::reconfigure(found.as_fd(), mount)?;
+    }
+    set_all(found.as_fd(), mount)?;
+    propagate(found.as_fd(), mount)
+}
+
+fn set_all(detached: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    let (destination, options) = (&mount.destination, &mount.options);
+    set(detached, false, options.attributes).at("set options of mount", destination)?;
+    set(detached, true, options.recursive).at("set recursive options of mount", destination)
+}
+
+/// Only once it is attached, for propagation concerns the copies that others have of it.
+fn propagate(attached: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     for &(propagation, recursive) in &mount.options.propagation {
-        sys::mount_setattr(detached.as_fd(), recursive, 0, 0, propagation)
-            .at("set propagation of mount", destination)?;
+        sys::mount_setattr(attached, recursive, 0, 0, propagation)
+            .at("set propagation of mount", &mount.destination)?;
     }
     Ok(())
 }
@@ -81,7 +122,7 @@ fn find_target(tree: &Tree, mount: &Mount, detached: BorrowedFd<'_>) -> Result<O
     let destination = &mount.destination;
     let kernels = match &mount.source {
         Source::Filesystem { kind, .. } => matches!(kind.as_str(), "proc" | "sysfs"),
-        Source::Bind(_) | Source::Cgroup => false,
+        Source::Bind(_) | Source::Cgroup | Source::Existing => false,
     };
     if (kernels || destination == Path::new("/dev"))
         && tree.find_without_symlinks(destination).err() == Some(Errno::LOOP)
@@ -119,59 +160,6 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
     } else {
         flags
     }
-}
-
-/// A detached new filesystem. What the kernel says about bad parameters becomes part of the error.
-pub(crate) fn new_filesystem(
-    kind: &str,
-    name: Option<&str>,
-    parameters: &[(String, Option<String>)],
-) -> Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
-        .during(format!("open filesystem type {kind:?}"))?;
-    configure(&context, name, parameters).map_err(|(what, errno)| {
-        let said = kernel_message(&context)
-            .map(|text| format!(" ({text})"))
-            .unwrap_or_default();
-        Error::System {
-            operation: format!("make filesystem {kind:?}: {what}{said}"),
-            source: errno.into(),
-        }
-    })?;
-    fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .during(format!("make a mount of filesystem {kind:?}"))
-}
-
-fn configure(
-    context: &OwnedFd,
-    name: Option<&str>,
-    parameters: &[(String, Option<String>)],
-) -> Result<(), (String, Errno)> {
-    if let Some(name) = name {
-        fsconfig_set_string(context, "source", name)
-            .map_err(|errno| ("source".to_owned(), errno))?;
-    }
-    for (key, value) in parameters {
-        match value {
-            Some(value) => fsconfig_set_string(context, key.as_str(), value.as_str()),
-            None => fsconfig_set_flag(context, key.as_str()),
-        }
-        .map_err(|errno| (format!("option {key:?}"), errno))?;
-    }
-    fsconfig_create(context).map_err(|errno| ("create".to_owned(), errno))
-}
-
-/// The context's log holds one message a read, as `e text`.
-fn kernel_message(context: &OwnedFd) -> Option<String> {
-    let mut file = std::fs::File::from(context.try_clone().ok()?);
-    let mut buffer = [0; 512];
-    let length = file.read(&mut buffer).ok()?;
-    let text = String::from_utf8_lossy(&buffer[..length]);
-    Some(text.trim().trim_start_matches("e ").to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Changes attributes of a mount, if there are any to change.

@@ -2,8 +2,8 @@
 //!
 //! Pure. Names are those of the specification (config.md, "Linux mount options"): attributes of the mount, in
 //! the recursive form with an `r` in front, propagation, flags of the filesystem, and for filesystems whatever
-//! else is left as its own parameters. On a bind mount nothing may be left: an option that would have no effect
-//! is an error.
+//! else is left as its own parameters. A bind mount has no parameters, as for mount(2): what is left there has no
+//! effect, and is listed so that it can be told.
 
 use crate::error::{Error, Result};
 
@@ -20,6 +20,14 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// Parameters of the filesystem: a name, with a value or alone.
     pub parameters: Vec<(String, Option<String>)>,
+    /// Change what is mounted at the destination already, instead of mounting.
+    pub remount: bool,
+    /// Whether a new tmpfs begins with a copy of what the image has at the destination.
+    pub copy_up: bool,
+    /// `Some(recursive)` if the mount's ids are to be mapped.
+    pub id_map: Option<bool>,
+    /// Options that have no effect on a bind mount.
+    pub ignored: Vec<String>,
 }
 
 /// Attributes to set and to clear, as `mount_setattr` takes them.
@@ -75,25 +83,33 @@ const PROPAGATION: &[(&str, u64)] = &[
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
-/// Flags of the filesystem that the kernel takes by the same name; the second ones are its defaults.
-const FILESYSTEM_FLAGS: &[&str] = &["sync", "dirsync", "lazytime", "mand"];
-const FILESYSTEM_DEFAULTS: &[&str] = &[
+/// Flags of the filesystem, which fsconfig(2) takes by the same name.
+const FILESYSTEM_FLAGS: &[&str] = &[
+    "sync",
     "async",
+    "dirsync",
+    "lazytime",
     "nolazytime",
+    "mand",
     "nomand",
-    "loud",
-    "silent",
-    "noiversion",
 ];
 
-const UNSUPPORTED: &[&str] = &[
-    "remount",
-    "idmap",
-    "ridmap",
-    "tmpcopyup",
-    "copy-up",
+/// What needs no doing: `silent` and `loud` are about the kernel's log only, access control lists are there wherever a
+/// filesystem has them, and one that counts versions of inodes does so whatever is asked for since Linux 6.0.
+const WITHOUT_EFFECT: &[&str] = &[
+    "defaults",
+    "silent",
+    "loud",
     "iversion",
+    "noiversion",
+    "acl",
+    "noacl",
+    "notmpcopyup",
+    "nocopyup",
 ];
+
+/// Names of what this module handles by itself.
+const OWN: &[&str] = &["remount", "idmap", "ridmap", "tmpcopyup"];
 
 /// All option names understood, for `features`.
 pub fn known() -> Vec<String> {
@@ -105,13 +121,8 @@ pub fn known() -> Vec<String> {
         .map(str::to_owned)
         .collect();
     names.extend(names.clone().into_iter().map(|name| format!("r{name}")));
-    names.extend(
-        FILESYSTEM_FLAGS
-            .iter()
-            .chain(FILESYSTEM_DEFAULTS)
-            .map(|&name| name.to_owned()),
-    );
-    names.push("defaults".into());
+    let others = FILESYSTEM_FLAGS.iter().chain(WITHOUT_EFFECT).chain(OWN);
+    names.extend(others.map(|&name| name.to_owned()));
     names.sort();
     names
 }
@@ -138,11 +149,14 @@ pub fn parse(kind: Option<&str>, options: &[String]) -> Result<Options> {
     for option in options {
         parse_one(option, &mut result)?;
     }
-    if result.bind.is_some()
-        && let Some((name, _)) = result.parameters.first()
-    {
+    if result.bind.is_some() {
+        let ignored = std::mem::take(&mut result.parameters);
+        result.ignored = ignored.into_iter().map(|(name, _)| name).collect();
+    }
+    if result.copy_up && kind != Some("tmpfs") {
+        let kind = kind.unwrap_or("none");
         return Err(Error::Config(format!(
-            "mount option {name:?} has no meaning on a bind mount"
+            "mount option tmpcopyup is for tmpfs, not for {kind}"
         )));
     }
     Ok(result)
@@ -155,23 +169,35 @@ fn parse_one(option: &str, result: &mut Options) -> Result<()> {
         result.recursive.merge(attributes);
     } else if let Some(propagation) = propagation(option) {
         result.propagation.push(propagation);
-    } else if matches!(option, "bind" | "rbind") {
-        result.bind = Some(option == "rbind" || result.bind == Some(true));
-    } else if UNSUPPORTED
-        .iter()
-        .any(|&name| option == name || option.starts_with(&format!("{name}=")))
-    {
-        return Err(Error::Unsupported(format!("mount option {option:?}")));
-    } else if option == "defaults" || FILESYSTEM_DEFAULTS.contains(&option) {
-        // What the kernel does anyway.
     } else {
-        let parameter = match option.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (option.to_owned(), None),
-        };
-        result.parameters.push(parameter);
+        match option {
+            "bind" | "rbind" => {
+                result.bind = Some(option == "rbind" || result.bind == Some(true));
+            }
+            "remount" => result.remount = true,
+            "idmap" | "ridmap" => result.id_map = Some(option == "ridmap"),
+            "tmpcopyup" => result.copy_up = true,
+            other if WITHOUT_EFFECT.contains(&other) || other.is_empty() => {}
+            other => result.parameters.push(parameter(other)?),
+        }
     }
     Ok(())
+}
+
+fn parameter(option: &str) -> Result<(String, Option<String>)> {
+    let (name, value) = match option.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (option, None),
+    };
+    if matches!(name, "idmap" | "ridmap") {
+        return Err(Error::Unsupported(format!(
+            "mount option {option:?}: name the mappings in uidMappings and gidMappings"
+        )));
+    }
+    if option.contains('\0') {
+        return Err(Error::Config(format!("mount option {option:?} has a NUL")));
+    }
+    Ok((name.to_owned(), value))
 }
 
 fn attribute(name: &str) -> Option<Attributes> {
@@ -217,6 +243,7 @@ mod tests {
                 ("noswap".into(), None),
                 ("sync".into(), None),
             ],
+            ..Options::default()
         };
         assert_eq!(parsed.expect("valid"), expected);
     }
@@ -243,18 +270,37 @@ mod tests {
     }
 
     #[test]
-    fn options_without_effect_are_refused() {
-        for (kind, option) in [
-            (Some("bind"), "size=1"),
-            (None, "remount"),
-            (None, "idmap=0-1-2"),
-            (None, "ridmap"),
-        ] {
-            assert!(options(kind, &["bind", option]).is_err(), "{option}");
+    fn options_that_a_bind_mount_cannot_have_are_listed() {
+        let parsed = options(Some("bind"), &["size=1", "rprivate", "sync", "nosuid"]);
+        let parsed = parsed.expect("valid");
+        assert_eq!(parsed.ignored, ["size", "sync"]);
+        assert!(parsed.parameters.is_empty());
+        let recursive = options(None, &["bind", "rbind"]).expect("valid");
+        assert_eq!(recursive.bind, Some(true));
+    }
+
+    #[test]
+    fn what_is_no_parameter_never_reaches_the_filesystem() {
+        let names = known();
+        for option in &names {
+            let parsed = options(Some("tmpfs"), &[option]).expect(option);
+            let passed = FILESYSTEM_FLAGS.contains(&option.as_str());
+            assert_eq!(parsed.parameters.is_empty(), !passed, "{option}");
         }
-        assert_eq!(
-            options(None, &["bind", "rbind"]).expect("valid").bind,
-            Some(true)
-        );
+    }
+
+    #[test]
+    fn remount_copy_up_and_mapped_ids_are_asked_for_by_name() {
+        let parsed = options(Some("tmpfs"), &["remount", "tmpcopyup", "ridmap"]).expect("valid");
+        assert!(parsed.remount && parsed.copy_up);
+        assert_eq!(parsed.id_map, Some(true));
+        for (kind, wrong) in [
+            ("proc", "tmpcopyup"),
+            ("bind", "tmpcopyup"),
+            ("bind", "idmap=uids=0-1-2"),
+            ("tmpfs", "size=1\0"),
+        ] {
+            assert!(options(Some(kind), &[wrong]).is_err(), "{wrong}");
+        }
     }
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{chdir, fchdir, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use crate::error::{Context, Result};
-use crate::mount;
 use crate::mount::options::Attributes;
 use crate::mount::tree::Tree;
+use crate::mount::{self, Mount};
 use crate::sys;
 
 /// Where the root comes from.
@@ -43,6 +43,8 @@ pub struct Root {
     pub readonly: bool,
     /// `linux.rootfsPropagation`: `MS_*`, and whether recursive.
     pub propagation: Option<(u64, bool)>,
+    /// Whether to leave the host's root with pivot_root, or to cover it.
+    pub pivot: bool,
 }
 
 /// The upper layer of a read-only root holds nothing but mount points that the image lacks.
@@ -57,42 +59,79 @@ const READ_ONLY: Attributes = Attributes {
 ///
 /// The destinations of `mounts` and `cwd` must be there: if a single read-only layer has them all, it serves as the
 /// root without an overlay; else they are made in an upper layer.
-pub(crate) fn prepare(root: &Root, mounts: &[&Path], cwd: &Path) -> Result<Tree> {
-    let host = match root.propagation {
-        Some((flag, _)) if flag == libc::MS_SHARED || flag == libc::MS_SLAVE => {
-            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
-        }
-        _ => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+///
+/// `opened` is the root directory if the runtime has opened it.
+pub(crate) fn prepare(
+    root: &Root,
+    mounts: &[Mount],
+    cwd: &Path,
+    opened: Option<OwnedFd>,
+) -> Result<Tree> {
+    let host = host_propagation(root, mounts);
+    if let Some(flag) = host {
+        let flag = MountPropagationFlags::from_bits_retain(flag as u32);
+        mount_change("/", flag | MountPropagationFlags::REC).at("set propagation of", "/")?;
+    } else {
+        // What is mounted on it must not appear on the host.
+        mount_change("/", MountPropagationFlags::PRIVATE).at("set propagation of", "/")?;
+    }
+    // Of the root's own mounts none may be shared with the host while it is assembled.
+    let own = match (host, root.propagation) {
+        (None, _) | (_, None) => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
     };
-    mount_change("/", host).at("set propagation of", "/")?;
-    match &root.source {
-        Source::Directory => bind_root(&root.path, &root.path, true),
-        Source::Overlay { lower, upper_size } => match (lower.as_slice(), upper_size) {
-            ([only], None) if has_all(only, mounts, cwd) => bind_root(only, &root.path, false),
-            _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE)),
+    let attach_root = |bound: OwnedFd| attach_root(bound, (host != Some(own)).then_some(own));
+    let tree = match (&root.source, opened) {
+        (Source::Directory, Some(opened)) => attach_root(opened)?,
+        (Source::Directory, None) => attach_root(mount::open_bind(&root.path, true)?)?,
+        (Source::Overlay { lower, upper_size }, _) => match (lower.as_slice(), upper_size) {
+            ([only], None) if has_all(only, mounts, cwd) => {
+                attach_root(mount::open_bind(only, false)?)?
+            }
+            _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE))?,
         },
+    };
+    Ok(tree)
+}
+
+/// The propagation of the host's mounts as the container's process sees them; `None` leaves it as it is.
+///
+/// Mounts of the container reach the host only if `linux.rootfsPropagation` says shared, and mounts of the host
+/// reach the container only if that or a mount's option says so.
+pub(crate) fn host_propagation(root: &Root, mounts: &[Mount]) -> Option<u64> {
+    let of_root = root.propagation.map(|(flag, _)| flag);
+    let mut of_mounts = mounts.iter().flat_map(|mount| &mount.options.propagation);
+    let receives = |flag| matches!(flag, libc::MS_SHARED | libc::MS_SLAVE);
+    match (&root.source, of_root) {
+        // The overlay is mounted at a place of the host's.
+        (Source::Directory, Some(libc::MS_SHARED)) => None,
+        (_, Some(flag)) if receives(flag) => Some(libc::MS_SLAVE),
+        _ if of_mounts.any(|&(flag, _)| receives(flag)) => Some(libc::MS_SLAVE),
+        _ => Some(libc::MS_PRIVATE),
     }
 }
 
-fn bind_root(source: &Path, target: &Path, recursive: bool) -> Result<Tree> {
-    let bound = mount::open_bind(source, recursive)?;
-    let onto = open_directory(target)?;
-    mount::attach(bound.as_fd(), onto.as_fd()).at("mount root on", target)?;
+/// Stacks the root on the host's, where no other mount can have come between and no path is looked up.
+fn attach_root(bound: OwnedFd, propagation: Option<u64>) -> Result<Tree> {
+    if let Some(flag) = propagation {
+        sys::mount_setattr(bound.as_fd(), true, 0, 0, flag)
+            .during("set propagation of the root")?;
+    }
+    let onto = open_directory(Path::new("/"))?;
+    mount::attach(bound.as_fd(), onto.as_fd()).at("mount root on", "/")?;
     Ok(Tree::new(bound))
 }
 
 /// Whether each path exists in the layer or lies below a mount, which is writable or brings it.
-fn has_all(layer: &Path, mounts: &[&Path], cwd: &Path) -> bool {
+fn has_all(layer: &Path, mounts: &[Mount], cwd: &Path) -> bool {
     let Ok(layer) = open_directory(layer) else {
         return false;
     };
     let tree = Tree::new(layer);
-    let below_a_mount = |path: &Path| {
-        mounts
-            .iter()
-            .any(|mount| *mount != path && path.starts_with(mount))
-    };
-    let mut needed = mounts.iter().copied().chain([cwd]);
+    let destinations = || mounts.iter().map(|mount| mount.destination.as_path());
+    let below_a_mount =
+        |path: &Path| destinations().any(|mount| mount != path && path.starts_with(mount));
+    let mut needed = destinations().chain([cwd]);
     needed.all(|path| below_a_mount(path) || tree.find(path).is_ok())
 }
 
@@ -198,12 +237,39 @@ pub(crate) fn seal(tree: &Tree, root: &Root) -> Result<()> {
         mount::set(tree.root(), false, READ_ONLY).at("make root read-only", &root.path)?;
     }
     fchdir(tree.root()).at("enter root", &root.path)?;
-    // The old root is stacked on the new one, and "." then names it for the unmount: no directory is needed for it.
-    pivot_root(".", ".").at("pivot root to", &root.path)?;
-    unmount(".", UnmountFlags::DETACH).during("unmount the host's root")?;
+    if root.pivot {
+        leave_host(root)?;
+    } else {
+        stay_on_host(tree, root)?;
+    }
     chdir("/").at("enter", "/")?;
     if let Some((flag, recursive)) = root.propagation {
         sys::mount_setattr(tree.root(), recursive, 0, 0, flag).during("set rootfsPropagation")?;
     }
     Ok(())
+}
+
+/// The old root is stacked on the new one, and "." then names it for the unmount: no directory is needed for it.
+fn leave_host(root: &Root) -> Result<()> {
+    if matches!(root.propagation, Some((libc::MS_SHARED, _))) {
+        // Else the unmount would happen on the host, too.
+        let old = open_directory(Path::new("/"))?;
+        sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE)
+            .during("set propagation of the host's root")?;
+    }
+    pivot_root(".", ".").at("pivot root to", &root.path)?;
+    unmount(".", UnmountFlags::DETACH).during("unmount the host's root")
+}
+
+/// For a host whose root cannot be left (an initramfs): the new root covers it.
+fn stay_on_host(tree: &Tree, root: &Root) -> Result<()> {
+    if matches!(root.source, Source::Overlay { .. }) {
+        let onto = open_directory(Path::new("/"))?;
+        // Fails where the root lies on "/" already.
+        match mount::attach(tree.root(), onto.as_fd()) {
+            Ok(()) | Err(Errno::LOOP) => {}
+            Err(errno) => return Err(errno).at("move root to", "/"),
+        }
+    }
+    chroot(".").at("change root to", &root.path)
 }

@@ -60,6 +60,7 @@ pub(super) fn root(spec: &Spec, bundle: &Path) -> Result<Root> {
         source,
         readonly,
         propagation,
+        pivot: true,
     })
 }
 

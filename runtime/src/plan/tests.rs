@@ -1,4 +1,5 @@
 use super::*;
+use crate::mount::Source;
 use serde_json::{Value, json};
 
 fn document() -> Value {

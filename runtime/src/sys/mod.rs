@@ -7,6 +7,7 @@
 
 mod clone;
 mod filter;
+mod idle;
 mod mount;
 mod net;
 mod process;
@@ -15,6 +16,7 @@ use std::io;
 
 pub(crate) use clone::*;
 pub(crate) use filter::*;
+pub(crate) use idle::*;
 pub(crate) use mount::*;
 pub(crate) use net::*;
 pub(crate) use process::*;

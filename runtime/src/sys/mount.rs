@@ -19,6 +19,25 @@ pub(crate) fn mount_setattr(
         propagation,
         userns_fd: 0,
     };
+    change(mount, recursive, &attributes)
+}
+
+/// Maps the ids of a detached mount as the user namespace does (`MOUNT_ATTR_IDMAP`).
+pub(crate) fn mount_idmap(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    change(mount, recursive, &attributes)
+}
+
+fn change(mount: BorrowedFd<'_>, recursive: bool, attributes: &libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string and the attributes live through the call; the size is theirs.
     check(unsafe {
@@ -27,8 +46,8 @@ pub(crate) fn mount_setattr(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
-            size_of_val(&attributes),
+            std::ptr::from_ref(attributes),
+            size_of_val(attributes),
         )
     })
     .map(drop)

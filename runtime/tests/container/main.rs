@@ -4,5 +4,6 @@ mod confinement;
 mod harness;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod pause;
 mod root;
