@@ -22,6 +22,7 @@ use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
 use crate::plan::{Plan, Process};
 use crate::process::identity;
+use crate::seccomp::notify;
 use crate::{report, sys};
 
 /// What the process gets from the runtime besides the plan.
@@ -75,7 +76,13 @@ fn live(
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
     let cwd = build_root(plan, sources)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
-    let (program, env) = drop_privileges(&plan.process)?;
+    let (program, env) = drop_privileges(&plan.process, &mut control)?;
+    let filter = plan.process.filter.as_ref();
+    // Only this runtime can give a listener to its agent, and it may be gone when the command is started.
+    let listens = filter.is_some_and(|filter| filter.listener.is_some());
+    if plan.process.no_new_privileges && listens {
+        load_filter(&plan.process, &mut control)?;
+    }
     report::send_ready(&mut control).during("report to the runtime")?;
     match start {
         Some(listener) => {
@@ -84,8 +91,8 @@ fn live(
         None => report::await_go(&mut control).during("wait for the start")?,
     }
     // With no_new_privs the filter needs no privilege, and goes on last: so it need not allow what the runtime does.
-    if plan.process.no_new_privileges {
-        load_filter(&plan.process)?;
+    if plan.process.no_new_privileges && !listens {
+        load_filter(&plan.process, &mut control)?;
     }
     let failure = sys::execve(&program, &plan.process.args, &env);
     let operation = match failure.kind() {
@@ -194,13 +201,13 @@ fn write_sysctls(list: &[(PathBuf, String)]) -> Result<()> {
 }
 
 /// Becomes what the command will be. Returns the file to execute and the environment.
-fn drop_privileges(process: &Process) -> Result<(CString, Vec<CString>)> {
+fn drop_privileges(process: &Process, control: &mut UnixStream) -> Result<(CString, Vec<CString>)> {
     for &(resource, limit) in &process.rlimits {
         setrlimit(resource, limit).during(format!("set resource limit {resource:?}"))?;
     }
     // Without no_new_privs, loading the filter needs a capability that is gone afterwards.
     if !process.no_new_privileges {
-        load_filter(process)?;
+        load_filter(process, control)?;
     }
     identity::assume(&process.user, &process.capabilities)?;
     if process.no_new_privileges {
@@ -217,11 +224,9 @@ fn drop_privileges(process: &Process) -> Result<(CString, Vec<CString>)> {
     Ok((program, env))
 }
 
-fn load_filter(process: &Process) -> Result<()> {
+fn load_filter(process: &Process, control: &mut UnixStream) -> Result<()> {
     match &process.filter {
-        Some(filter) => {
-            sys::load_seccomp(&filter.instructions, filter.flags).during("load the seccomp filter")
-        }
+        Some(filter) => notify::load(filter, control),
         None => Ok(()),
     }
 }

@@ -20,6 +20,7 @@ use crate::log::{self, Log};
 use crate::mount::idmap::Sources;
 use crate::plan::Plan;
 use crate::report::{self, Report};
+use crate::seccomp::notify;
 use crate::state::{self, Container, Lock, Process, Record, Status};
 use crate::{spec, sys};
 
@@ -85,7 +86,7 @@ fn execute(root: &Path, id: &str, options: &Options, log: &Log) -> Result<OwnedF
     report::send_go(&mut control).during("start the container process")?;
     match report::receive(&mut control).during("hear from the container process")? {
         Report::Failed(text) => Err(Error::Child(text)),
-        Report::Ready | Report::Ended => launch.finish(Status::Running),
+        Report::Ready | Report::Listener(_) | Report::Ended => launch.finish(Status::Running),
     }
 }
 
@@ -201,11 +202,31 @@ impl Launch {
     }
 
     fn await_ready(&self, mut control: UnixStream) -> Result<UnixStream> {
-        match report::receive(&mut control).during("hear from the container process")? {
-            Report::Ready => Ok(control),
-            Report::Failed(text) => Err(Error::Child(text)),
-            Report::Ended => Err(Error::Child(self.describe_death())),
+        loop {
+            match report::receive(&mut control).during("hear from the container process")? {
+                Report::Ready => return Ok(control),
+                Report::Listener(number) => self.hand_over_listener(number, &control)?,
+                Report::Failed(text) => return Err(Error::Child(text)),
+                Report::Ended => return Err(Error::Child(self.describe_death())),
+            }
         }
+    }
+
+    /// Gives the listener of the seccomp filter, a descriptor of the container's process, to its agent.
+    fn hand_over_listener(&self, number: i32, control: &UnixStream) -> Result<()> {
+        let filter = self.plan.process.filter.as_ref();
+        let listener = filter.and_then(|filter| filter.listener.as_ref());
+        let (Some(listener), Some(process), Some(pidfd)) =
+            (listener, self.record.process, &self.pidfd)
+        else {
+            return Err(Error::Child("a seccomp listener nobody asked for".into()));
+        };
+        notify::hand_over(
+            listener,
+            (process.pid, pidfd.as_fd()),
+            (number, control),
+            &self.container.document(&self.record),
+        )
     }
 
     /// The process ended without a word, so somebody killed it: often the kernel, for want of memory.

@@ -1,6 +1,7 @@
 //! What the container's process tells the runtime over a socket, and the word to go that it waits for.
 //!
-//! The process sends one byte when it is set up, or one byte and a text when it has failed. Every descriptor of
+//! The process sends one byte when it is set up, or one byte and a text when it has failed; before it loads a seccomp
+//! filter with a listener, one byte and the number of the descriptor that this will be. Every descriptor of
 //! the socket is close-on-exec, so the end of the stream after *ready* means that the command was executed.
 
 use std::io::{self, Read, Write};
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 const READY: u8 = b'R';
 const FAILED: u8 = b'E';
 const GO: u8 = b'G';
+const LISTENER: u8 = b'L';
 
 /// No report is longer.
 const MAX_TEXT_BYTES: u64 = 16 * 1024;
@@ -20,6 +22,8 @@ const MAX_TEXT_BYTES: u64 = 16 * 1024;
 pub(crate) enum Report {
     /// Set up; waits for the word to go.
     Ready,
+    /// About to load a seccomp filter, whose listener will be this descriptor of the process.
+    Listener(i32),
     /// The chain of the error, on one line.
     Failed(String),
     /// The stream ended: the command was executed, or the process died.
@@ -32,6 +36,11 @@ pub(crate) fn receive(stream: &mut UnixStream) -> io::Result<Report> {
     match read_retrying(stream, &mut kind)? {
         0 => Ok(Report::Ended),
         _ if kind[0] == READY => Ok(Report::Ready),
+        _ if kind[0] == LISTENER => {
+            let mut number = [0; 4];
+            stream.read_exact(&mut number)?;
+            Ok(Report::Listener(i32::from_ne_bytes(number)))
+        }
         _ => {
             let mut text = Vec::new();
             stream.take(MAX_TEXT_BYTES).read_to_end(&mut text)?;
@@ -54,6 +63,12 @@ fn read_retrying(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize
 /// Says that the process is set up.
 pub(crate) fn send_ready(stream: &mut UnixStream) -> io::Result<()> {
     stream.write_all(&[READY])
+}
+
+/// Says which descriptor the listener of the seccomp filter will be.
+pub(crate) fn send_listener(stream: &mut UnixStream, number: i32) -> io::Result<()> {
+    let [a, b, c, d] = number.to_ne_bytes();
+    stream.write_all(&[LISTENER, a, b, c, d])
 }
 
 /// Says why it will not work. There is nobody to tell if this fails.
@@ -100,9 +115,11 @@ mod tests {
     #[test]
     fn reports_arrive_as_they_were_sent() {
         let (mut ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        send_listener(&mut theirs, 258).expect("sent");
         send_ready(&mut theirs).expect("sent");
         send_failure(&mut theirs, "mount x: no");
         drop(theirs);
+        assert_eq!(receive(&mut ours).expect("received"), Report::Listener(258));
         assert_eq!(receive(&mut ours).expect("received"), Report::Ready);
         assert_eq!(
             receive(&mut ours).expect("received"),

@@ -73,7 +73,7 @@ pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)
     let remarks = match filter.as_ref().map(|filter| filter.unknown.as_slice()) {
         None | Some([]) => Vec::new(),
         Some(names) => vec![format!(
-            "left out system calls that x86-64 does not have: {}",
+            "left out system calls that x86 does not have: {}",
             names.join(", ")
         )],
     };

@@ -1,402 +1,184 @@
-//! The system calls of x86-64 by name, as of Linux 6.18.
+//! System calls by name, for the three ways in which a process on x86-64 can make them.
 //!
-//! Source of the numbers: `arch/x86/entry/syscalls/syscall_64.tbl`, the "common" and "64" entries. The x32
-//! entries are left out on purpose: the filter refuses that ABI as a whole.
+//! The table is packed when this is compiled: the names one after another without a pointer among them, and an
+//! open hash table of small numbers, so that a lookup costs one hash and hardly ever a second comparison.
 
-/// Looks up the number of a system call; `None` for a name that x86-64 does not have.
-pub(crate) fn number(name: &str) -> Option<u32> {
-    SYSCALLS
-        .binary_search_by_key(&name, |&(known, _)| known)
-        .ok()
-        .map(|index| u32::from(SYSCALLS[index].1))
+mod table;
+
+use table::{SYSCALLS, X32};
+
+/// Stands for a call that the ABI does not have.
+pub(crate) const NONE: u16 = u16::MAX;
+
+/// No number of any ABI reaches this.
+pub(crate) const LIMIT: usize = 600;
+
+/// A convention for system calls, with numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abi {
+    /// The machine's own, 64 bits.
+    X86_64,
+    /// 32 bits, by `int 0x80` and its like.
+    I386,
+    /// 64-bit registers with 32-bit pointers; its numbers carry a bit.
+    X32,
 }
 
-/// Sorted by name.
-const SYSCALLS: &[(&str, u16)] = &[
-    ("_sysctl", 156),
-    ("accept", 43),
-    ("accept4", 288),
-    ("access", 21),
-    ("acct", 163),
-    ("add_key", 248),
-    ("adjtimex", 159),
-    ("afs_syscall", 183),
-    ("alarm", 37),
-    ("arch_prctl", 158),
-    ("bind", 49),
-    ("bpf", 321),
-    ("brk", 12),
-    ("cachestat", 451),
-    ("capget", 125),
-    ("capset", 126),
-    ("chdir", 80),
-    ("chmod", 90),
-    ("chown", 92),
-    ("chroot", 161),
-    ("clock_adjtime", 305),
-    ("clock_getres", 229),
-    ("clock_gettime", 228),
-    ("clock_nanosleep", 230),
-    ("clock_settime", 227),
-    ("clone", 56),
-    ("clone3", 435),
-    ("close", 3),
-    ("close_range", 436),
-    ("connect", 42),
-    ("copy_file_range", 326),
-    ("creat", 85),
-    ("create_module", 174),
-    ("delete_module", 176),
-    ("dup", 32),
-    ("dup2", 33),
-    ("dup3", 292),
-    ("epoll_create", 213),
-    ("epoll_create1", 291),
-    ("epoll_ctl", 233),
-    ("epoll_ctl_old", 214),
-    ("epoll_pwait", 281),
-    ("epoll_pwait2", 441),
-    ("epoll_wait", 232),
-    ("epoll_wait_old", 215),
-    ("eventfd", 284),
-    ("eventfd2", 290),
-    ("execve", 59),
-    ("execveat", 322),
-    ("exit", 60),
-    ("exit_group", 231),
-    ("faccessat", 269),
-    ("faccessat2", 439),
-    ("fadvise64", 221),
-    ("fallocate", 285),
-    ("fanotify_init", 300),
-    ("fanotify_mark", 301),
-    ("fchdir", 81),
-    ("fchmod", 91),
-    ("fchmodat", 268),
-    ("fchmodat2", 452),
-    ("fchown", 93),
-    ("fchownat", 260),
-    ("fcntl", 72),
-    ("fdatasync", 75),
-    ("fgetxattr", 193),
-    ("file_getattr", 468),
-    ("file_setattr", 469),
-    ("finit_module", 313),
-    ("flistxattr", 196),
-    ("flock", 73),
-    ("fork", 57),
-    ("fremovexattr", 199),
-    ("fsconfig", 431),
-    ("fsetxattr", 190),
-    ("fsmount", 432),
-    ("fsopen", 430),
-    ("fspick", 433),
-    ("fstat", 5),
-    ("fstatfs", 138),
-    ("fsync", 74),
-    ("ftruncate", 77),
-    ("futex", 202),
-    ("futex_requeue", 456),
-    ("futex_wait", 455),
-    ("futex_waitv", 449),
-    ("futex_wake", 454),
-    ("futimesat", 261),
-    ("get_kernel_syms", 177),
-    ("get_mempolicy", 239),
-    ("get_robust_list", 274),
-    ("get_thread_area", 211),
-    ("getcpu", 309),
-    ("getcwd", 79),
-    ("getdents", 78),
-    ("getdents64", 217),
-    ("getegid", 108),
-    ("geteuid", 107),
-    ("getgid", 104),
-    ("getgroups", 115),
-    ("getitimer", 36),
-    ("getpeername", 52),
-    ("getpgid", 121),
-    ("getpgrp", 111),
-    ("getpid", 39),
-    ("getpmsg", 181),
-    ("getppid", 110),
-    ("getpriority", 140),
-    ("getrandom", 318),
-    ("getresgid", 120),
-    ("getresuid", 118),
-    ("getrlimit", 97),
-    ("getrusage", 98),
-    ("getsid", 124),
-    ("getsockname", 51),
-    ("getsockopt", 55),
-    ("gettid", 186),
-    ("gettimeofday", 96),
-    ("getuid", 102),
-    ("getxattr", 191),
-    ("getxattrat", 464),
-    ("init_module", 175),
-    ("inotify_add_watch", 254),
-    ("inotify_init", 253),
-    ("inotify_init1", 294),
-    ("inotify_rm_watch", 255),
-    ("io_cancel", 210),
-    ("io_destroy", 207),
-    ("io_getevents", 208),
-    ("io_pgetevents", 333),
-    ("io_setup", 206),
-    ("io_submit", 209),
-    ("io_uring_enter", 426),
-    ("io_uring_register", 427),
-    ("io_uring_setup", 425),
-    ("ioctl", 16),
-    ("ioperm", 173),
-    ("iopl", 172),
-    ("ioprio_get", 252),
-    ("ioprio_set", 251),
-    ("kcmp", 312),
-    ("kexec_file_load", 320),
-    ("kexec_load", 246),
-    ("keyctl", 250),
-    ("kill", 62),
-    ("landlock_add_rule", 445),
-    ("landlock_create_ruleset", 444),
-    ("landlock_restrict_self", 446),
-    ("lchown", 94),
-    ("lgetxattr", 192),
-    ("link", 86),
-    ("linkat", 265),
-    ("listen", 50),
-    ("listmount", 458),
-    ("listxattr", 194),
-    ("listxattrat", 465),
-    ("llistxattr", 195),
-    ("lookup_dcookie", 212),
-    ("lremovexattr", 198),
-    ("lseek", 8),
-    ("lsetxattr", 189),
-    ("lsm_get_self_attr", 459),
-    ("lsm_list_modules", 461),
-    ("lsm_set_self_attr", 460),
-    ("lstat", 6),
-    ("madvise", 28),
-    ("map_shadow_stack", 453),
-    ("mbind", 237),
-    ("membarrier", 324),
-    ("memfd_create", 319),
-    ("memfd_secret", 447),
-    ("migrate_pages", 256),
-    ("mincore", 27),
-    ("mkdir", 83),
-    ("mkdirat", 258),
-    ("mknod", 133),
-    ("mknodat", 259),
-    ("mlock", 149),
-    ("mlock2", 325),
-    ("mlockall", 151),
-    ("mmap", 9),
-    ("modify_ldt", 154),
-    ("mount", 165),
-    ("mount_setattr", 442),
-    ("move_mount", 429),
-    ("move_pages", 279),
-    ("mprotect", 10),
-    ("mq_getsetattr", 245),
-    ("mq_notify", 244),
-    ("mq_open", 240),
-    ("mq_timedreceive", 243),
-    ("mq_timedsend", 242),
-    ("mq_unlink", 241),
-    ("mremap", 25),
-    ("mseal", 462),
-    ("msgctl", 71),
-    ("msgget", 68),
-    ("msgrcv", 70),
-    ("msgsnd", 69),
-    ("msync", 26),
-    ("munlock", 150),
-    ("munlockall", 152),
-    ("munmap", 11),
-    ("name_to_handle_at", 303),
-    ("nanosleep", 35),
-    ("newfstatat", 262),
-    ("nfsservctl", 180),
-    ("open", 2),
-    ("open_by_handle_at", 304),
-    ("open_tree", 428),
-    ("open_tree_attr", 467),
-    ("openat", 257),
-    ("openat2", 437),
-    ("pause", 34),
-    ("perf_event_open", 298),
-    ("personality", 135),
-    ("pidfd_getfd", 438),
-    ("pidfd_open", 434),
-    ("pidfd_send_signal", 424),
-    ("pipe", 22),
-    ("pipe2", 293),
-    ("pivot_root", 155),
-    ("pkey_alloc", 330),
-    ("pkey_free", 331),
-    ("pkey_mprotect", 329),
-    ("poll", 7),
-    ("ppoll", 271),
-    ("prctl", 157),
-    ("pread64", 17),
-    ("preadv", 295),
-    ("preadv2", 327),
-    ("prlimit64", 302),
-    ("process_madvise", 440),
-    ("process_mrelease", 448),
-    ("process_vm_readv", 310),
-    ("process_vm_writev", 311),
-    ("pselect6", 270),
-    ("ptrace", 101),
-    ("putpmsg", 182),
-    ("pwrite64", 18),
-    ("pwritev", 296),
-    ("pwritev2", 328),
-    ("query_module", 178),
-    ("quotactl", 179),
-    ("quotactl_fd", 443),
-    ("read", 0),
-    ("readahead", 187),
-    ("readlink", 89),
-    ("readlinkat", 267),
-    ("readv", 19),
-    ("reboot", 169),
-    ("recvfrom", 45),
-    ("recvmmsg", 299),
-    ("recvmsg", 47),
-    ("remap_file_pages", 216),
-    ("removexattr", 197),
-    ("removexattrat", 466),
-    ("rename", 82),
-    ("renameat", 264),
-    ("renameat2", 316),
-    ("request_key", 249),
-    ("restart_syscall", 219),
-    ("rmdir", 84),
-    ("rseq", 334),
-    ("rt_sigaction", 13),
-    ("rt_sigpending", 127),
-    ("rt_sigprocmask", 14),
-    ("rt_sigqueueinfo", 129),
-    ("rt_sigreturn", 15),
-    ("rt_sigsuspend", 130),
-    ("rt_sigtimedwait", 128),
-    ("rt_tgsigqueueinfo", 297),
-    ("sched_get_priority_max", 146),
-    ("sched_get_priority_min", 147),
-    ("sched_getaffinity", 204),
-    ("sched_getattr", 315),
-    ("sched_getparam", 143),
-    ("sched_getscheduler", 145),
-    ("sched_rr_get_interval", 148),
-    ("sched_setaffinity", 203),
-    ("sched_setattr", 314),
-    ("sched_setparam", 142),
-    ("sched_setscheduler", 144),
-    ("sched_yield", 24),
-    ("seccomp", 317),
-    ("security", 185),
-    ("select", 23),
-    ("semctl", 66),
-    ("semget", 64),
-    ("semop", 65),
-    ("semtimedop", 220),
-    ("sendfile", 40),
-    ("sendmmsg", 307),
-    ("sendmsg", 46),
-    ("sendto", 44),
-    ("set_mempolicy", 238),
-    ("set_mempolicy_home_node", 450),
-    ("set_robust_list", 273),
-    ("set_thread_area", 205),
-    ("set_tid_address", 218),
-    ("setdomainname", 171),
-    ("setfsgid", 123),
-    ("setfsuid", 122),
-    ("setgid", 106),
-    ("setgroups", 116),
-    ("sethostname", 170),
-    ("setitimer", 38),
-    ("setns", 308),
-    ("setpgid", 109),
-    ("setpriority", 141),
-    ("setregid", 114),
-    ("setresgid", 119),
-    ("setresuid", 117),
-    ("setreuid", 113),
-    ("setrlimit", 160),
-    ("setsid", 112),
-    ("setsockopt", 54),
-    ("settimeofday", 164),
-    ("setuid", 105),
-    ("setxattr", 188),
-    ("setxattrat", 463),
-    ("shmat", 30),
-    ("shmctl", 31),
-    ("shmdt", 67),
-    ("shmget", 29),
-    ("shutdown", 48),
-    ("sigaltstack", 131),
-    ("signalfd", 282),
-    ("signalfd4", 289),
-    ("socket", 41),
-    ("socketpair", 53),
-    ("splice", 275),
-    ("stat", 4),
-    ("statfs", 137),
-    ("statmount", 457),
-    ("statx", 332),
-    ("swapoff", 168),
-    ("swapon", 167),
-    ("symlink", 88),
-    ("symlinkat", 266),
-    ("sync", 162),
-    ("sync_file_range", 277),
-    ("syncfs", 306),
-    ("sysfs", 139),
-    ("sysinfo", 99),
-    ("syslog", 103),
-    ("tee", 276),
-    ("tgkill", 234),
-    ("time", 201),
-    ("timer_create", 222),
-    ("timer_delete", 226),
-    ("timer_getoverrun", 225),
-    ("timer_gettime", 224),
-    ("timer_settime", 223),
-    ("timerfd_create", 283),
-    ("timerfd_gettime", 287),
-    ("timerfd_settime", 286),
-    ("times", 100),
-    ("tkill", 200),
-    ("truncate", 76),
-    ("tuxcall", 184),
-    ("umask", 95),
-    ("umount2", 166),
-    ("uname", 63),
-    ("unlink", 87),
-    ("unlinkat", 263),
-    ("unshare", 272),
-    ("uprobe", 336),
-    ("uretprobe", 335),
-    ("uselib", 134),
-    ("userfaultfd", 323),
-    ("ustat", 136),
-    ("utime", 132),
-    ("utimensat", 280),
-    ("utimes", 235),
-    ("vfork", 58),
-    ("vhangup", 153),
-    ("vmsplice", 278),
-    ("vserver", 236),
-    ("wait4", 61),
-    ("waitid", 247),
-    ("write", 1),
-    ("writev", 20),
-];
+const COUNT: usize = SYSCALLS.len();
+const LENGTH: usize = packed_length();
+const BUCKETS: usize = 1024;
+
+static NAMES: [u8; LENGTH] = pack_names();
+static STARTS: [u16; COUNT + 1] = pack_starts();
+static NUMBERS: [[u16; 3]; COUNT] = pack_numbers();
+/// One more than the index of a name, or 0.
+static INDEX: [u16; BUCKETS] = pack_index();
+
+/// The numbers of a call, to be indexed by [`Abi`]; `None` for a name that none of them has.
+pub(crate) fn numbers(name: &str) -> Option<[u16; 3]> {
+    let mut bucket = hash(name.as_bytes());
+    loop {
+        let index = usize::from(INDEX[bucket]).checked_sub(1)?;
+        let known = usize::from(STARTS[index])..usize::from(STARTS[index + 1]);
+        if NAMES[known] == *name.as_bytes() {
+            return Some(NUMBERS[index]);
+        }
+        bucket = (bucket + 1) % BUCKETS;
+    }
+}
+
+/// FNV-1a, folded to a bucket.
+const fn hash(name: &[u8]) -> usize {
+    let (mut hash, mut at) = (0x811c_9dc5_u32, 0);
+    while at < name.len() {
+        hash = (hash ^ name[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    (hash ^ (hash >> 16)) as usize % BUCKETS
+}
+
+const fn packed_length() -> usize {
+    let (mut length, mut at) = (0, 0);
+    while at < COUNT {
+        length += SYSCALLS[at].0.len();
+        at += 1;
+    }
+    length
+}
+
+const fn pack_names() -> [u8; LENGTH] {
+    let (mut names, mut end, mut at) = ([0; LENGTH], 0, 0);
+    while at < COUNT {
+        let (name, mut byte) = (SYSCALLS[at].0.as_bytes(), 0);
+        while byte < name.len() {
+            names[end] = name[byte];
+            (byte, end) = (byte + 1, end + 1);
+        }
+        at += 1;
+    }
+    names
+}
+
+const fn pack_starts() -> [u16; COUNT + 1] {
+    let (mut starts, mut at) = ([0; COUNT + 1], 0);
+    while at < COUNT {
+        starts[at + 1] = starts[at] + SYSCALLS[at].0.len() as u16;
+        at += 1;
+    }
+    starts
+}
+
+const fn pack_numbers() -> [[u16; 3]; COUNT] {
+    let (mut numbers, mut at) = ([[NONE; 3]; COUNT], 0);
+    while at < COUNT {
+        let (name, x86_64, i386) = SYSCALLS[at];
+        let mut x32 = x86_64;
+        let mut own = 0;
+        while own < X32.len() {
+            if same(X32[own].0.as_bytes(), name.as_bytes()) {
+                x32 = X32[own].1;
+            }
+            own += 1;
+        }
+        numbers[at][Abi::X86_64 as usize] = x86_64;
+        numbers[at][Abi::I386 as usize] = i386;
+        numbers[at][Abi::X32 as usize] = x32;
+        at += 1;
+    }
+    numbers
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+const fn pack_index() -> [u16; BUCKETS] {
+    let (mut index, mut at) = ([0; BUCKETS], 0);
+    while at < COUNT {
+        let mut bucket = hash(SYSCALLS[at].0.as_bytes());
+        while index[bucket] != 0 {
+            bucket = (bucket + 1) % BUCKETS;
+        }
+        index[bucket] = at as u16 + 1;
+        at += 1;
+    }
+    index
+}
+
+/// What multiplexes a call on i386, if anything does: the number of the multiplexer, the mask that is laid on its
+/// first argument, and what that must be then (`linux/net.h`, `linux/ipc.h`).
+pub(crate) fn multiplexed(name: &str) -> Option<(u16, u64, u64)> {
+    const SOCKETCALL: u16 = 102;
+    const IPC: u16 = 117;
+    let socket = |call| Some((SOCKETCALL, 0xffff_ffff, call));
+    // The upper half of the word is a version.
+    let ipc = |call| Some((IPC, 0xffff, call));
+    match name {
+        "socket" => socket(1),
+        "bind" => socket(2),
+        "connect" => socket(3),
+        "listen" => socket(4),
+        "accept" => socket(5),
+        "getsockname" => socket(6),
+        "getpeername" => socket(7),
+        "socketpair" => socket(8),
+        "send" => socket(9),
+        "recv" => socket(10),
+        "sendto" => socket(11),
+        "recvfrom" => socket(12),
+        "shutdown" => socket(13),
+        "setsockopt" => socket(14),
+        "getsockopt" => socket(15),
+        "sendmsg" => socket(16),
+        "recvmsg" => socket(17),
+        "accept4" => socket(18),
+        "recvmmsg" => socket(19),
+        "sendmmsg" => socket(20),
+        "semop" => ipc(1),
+        "semget" => ipc(2),
+        "semctl" => ipc(3),
+        "semtimedop" => ipc(4),
+        "msgsnd" => ipc(11),
+        "msgrcv" => ipc(12),
+        "msgget" => ipc(13),
+        "msgctl" => ipc(14),
+        "shmat" => ipc(21),
+        "shmdt" => ipc(22),
+        "shmget" => ipc(23),
+        "shmctl" => ipc(24),
+        _ => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -405,9 +187,24 @@ mod tests {
     #[test]
     fn table_is_sorted_and_has_no_number_twice() {
         assert!(SYSCALLS.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        let mut numbers: Vec<u16> = SYSCALLS.iter().map(|entry| entry.1).collect();
-        numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+        for abi in [Abi::X86_64, Abi::I386, Abi::X32] {
+            let numbers = NUMBERS.iter().map(|numbers| numbers[abi as usize]);
+            let mut numbers: Vec<u16> = numbers.filter(|&number| number != NONE).collect();
+            numbers.sort_unstable();
+            assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{abi:?}");
+            assert!(usize::from(numbers[numbers.len() - 1]) < LIMIT);
+        }
+    }
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        for &(name, x86_64, i386) in SYSCALLS {
+            let found = numbers(name).expect(name);
+            assert_eq!((found[0], found[1]), (x86_64, i386), "{name}");
+        }
+        for name in ["", "rea", "readx", "READ", "arm_fadvise64_64", "read\0"] {
+            assert_eq!(numbers(name), None, "{name:?}");
+        }
     }
 
     #[test]
@@ -420,8 +217,10 @@ mod tests {
             ("futex_waitv", libc::SYS_futex_waitv),
         ];
         for (name, expected) in known {
-            assert_eq!(number(name).map(i64::from), Some(expected), "{name}");
+            let number = numbers(name).map(|numbers| i64::from(numbers[0]));
+            assert_eq!(number, Some(expected), "{name}");
         }
-        assert_eq!(number("arm_fadvise64_64"), None);
+        assert_eq!(numbers("execve"), Some([59, 11, 520]));
+        assert_eq!(numbers("socketcall"), Some([NONE, 102, NONE]));
     }
 }

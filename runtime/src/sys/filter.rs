@@ -6,23 +6,31 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use super::check;
 use crate::cgroup::Instruction;
 
-/// Puts a seccomp filter on this process (`SECCOMP_FILTER_FLAG_*`). There is no way back.
-pub(crate) fn load_seccomp(program: &[libc::sock_filter], flags: u32) -> io::Result<()> {
+/// Puts a seccomp filter on this process (`SECCOMP_FILTER_FLAG_*`). There is no way back. Returns the listener if
+/// the flags ask for one.
+pub(crate) fn load_seccomp(
+    program: &[libc::sock_filter],
+    flags: u32,
+) -> io::Result<Option<OwnedFd>> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog {
         len: length,
         filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: the kernel copies `len` instructions from `filter`, which lives through the call, and writes none.
-    check(unsafe {
+    let loaded = check(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
             &raw const program,
         )
-    })
-    .map(drop)
+    })?;
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with this flag the kernel returns a new descriptor, that nobody else owns.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(loaded as RawFd) }))
 }
 
 /// What `bpf(BPF_PROG_LOAD)` reads, up to the name (`union bpf_attr`).

@@ -55,6 +55,13 @@ fn perform(command: &[&str]) -> String {
             );
             format!("syscall {answer}")
         }
+        ["int80", number, first] => {
+            let answer = int80(
+                number.parse().expect("a number"),
+                first.parse().expect("a number"),
+            );
+            format!("int80 {answer}")
+        }
         ["mknod", path, device] => {
             let path = std::ffi::CString::new(*path).expect("no NUL");
             const CHARACTER: u64 = 0o020_666;
@@ -81,6 +88,17 @@ fn result(result: std::io::Result<String>) -> String {
 
 fn syscall(number: u64, first: u64) -> i64 {
     raw(number, [first, 0, 0])
+}
+
+/// A call as 32-bit programs make it.
+fn int80(number: u32, first: u64) -> i32 {
+    let answer: u64;
+    // SAFETY: as below; rbx, which holds the argument, is put back.
+    unsafe {
+        std::arch::asm!("xchg rbx, {first}", "int 0x80", "xchg rbx, {first}", first = inout(reg) first => _,
+            inlateout("rax") u64::from(number) => answer, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+    answer as i32
 }
 
 fn raw(number: u64, arguments: [u64; 3]) -> i64 {

@@ -7,3 +7,4 @@ mod limits;
 mod mounts;
 mod pause;
 mod root;
+mod seccomp;
