@@ -11,6 +11,8 @@ mod devices;
 mod directory;
 mod host;
 mod limits;
+mod merge;
+mod stats;
 mod v1;
 mod v2;
 
@@ -28,12 +30,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result};
+use crate::spec::Resources;
 use crate::state::Process;
 use crate::sys;
 use host::Host;
 
 pub use devices::Instruction;
 pub use limits::Limits;
+pub(crate) use stats::OomEvents;
 
 /// How long the processes may take to stop.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
@@ -68,7 +72,7 @@ pub(crate) fn own_path() -> Result<PathBuf> {
 }
 
 /// The cgroup of one container, as it is remembered with its state. Empty if it has none of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cgroup {
     /// Below the mount of each hierarchy.
@@ -77,6 +81,9 @@ pub struct Cgroup {
     unified: Option<PathBuf>,
     /// Controllers of v1 with the directory in their hierarchy.
     legacy: BTreeMap<String, PathBuf>,
+    /// The limits that are set, for an update that changes some of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Box<Resources>>,
 }
 
 impl Cgroup {
@@ -102,6 +109,7 @@ impl Cgroup {
         host.require_any()?;
         let mut cgroup = Self {
             relative: relative.to_owned(),
+            resources: limits.saved(),
             ..Self::default()
         };
         match cgroup.create(&host, limits) {
@@ -152,8 +160,92 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Changes the limits that `change` names, and remembers them.
+    pub(crate) fn update(&mut self, change: Resources) -> Result<()> {
+        if self.members().is_none() {
+            return Err(Error::Unsupported(
+                "limits for a container without a cgroup of its own".into(),
+            ));
+        }
+        let saved = self
+            .resources
+            .take()
+            .map(|saved| *saved)
+            .unwrap_or_default();
+        let (change, merged) = merge::merge(saved, change);
+        let limits = Limits::resolve(&change)?;
+        let host = Host::look();
+        let settings = limits.settings(&host)?;
+        self.check_usage(&change)?;
+        if let (Some(mount), Some(path)) = (&host.unified, &self.unified) {
+            directory::enable_along(mount, &self.relative, &settings.controllers())?;
+            directory::apply(path, &settings.unified)?;
+        }
+        let before: Vec<String> = self.legacy.keys().cloned().collect();
+        self.set_legacy(&host, &settings)?;
+        for (controller, path) in &self.legacy {
+            if !before.contains(controller) {
+                self.gather(path)?;
+            }
+        }
+        if let (Some(program), Some(directory), Some(path)) =
+            (limits.devices(), self.open()?, &self.unified)
+        {
+            sys::replace_device_guard(directory.as_fd(), program)
+                .at("guard devices of cgroup", path)?;
+        }
+        self.resources = Some(Box::new(merged));
+        Ok(())
+    }
+
+    /// Puts all processes of the container into one more cgroup, those that they fork meanwhile too.
+    fn gather(&self, path: &Path) -> Result<()> {
+        let members = path.join("cgroup.procs");
+        let mut inside = Vec::new();
+        loop {
+            let all = self.processes()?;
+            let outside: Vec<_> = all.iter().filter(|pid| !inside.contains(*pid)).collect();
+            if outside.is_empty() {
+                return Ok(());
+            }
+            for pid in outside {
+                match directory::write(&members, &pid.to_string()) {
+                    // It has just ended.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    other => other.at("put the process into", &members)?,
+                }
+            }
+            inside = all;
+        }
+    }
+
+    /// config-linux.md, "Memory", `checkBeforeUpdate`: no limit below what is in use.
+    fn check_usage(&self, change: &Resources) -> Result<()> {
+        let memory = change.memory.as_ref();
+        let asked = memory.filter(|memory| memory.check_before_update == Some(true));
+        let Some(limit @ 1..) = asked.and_then(|memory| memory.limit) else {
+            return Ok(());
+        };
+        match stats::memory_usage(self) {
+            Some(usage) if usage > limit as u64 => Err(Error::Container(format!(
+                "linux.resources.memory.limit: {limit} bytes are less than the {usage} in use"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the container uses, in runc's form.
+    pub(crate) fn stats(&self) -> Result<serde_json::Value> {
+        stats::collect(self)
+    }
+
+    /// Where the kernel tells of processes killed for want of memory, if memory is counted at all.
+    pub(crate) fn oom_events(&self) -> Result<Option<OomEvents>> {
+        OomEvents::open(self)
+    }
+
     /// The directory in cgroup v2, if there is one.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    fn path(&self) -> Option<&Path> {
         self.unified.as_deref()
     }
 

@@ -31,7 +31,7 @@ mod sys;
 use std::ffi::OsString;
 
 use cli::{Command, Invocation};
-use commands::{features, lifecycle, pause};
+use commands::{events, features, lifecycle, pause, ps, update};
 use error::{Error, Result, chain};
 use log::Log;
 
@@ -84,11 +84,19 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Delete { id, force } => lifecycle::delete(root, id, *force)?,
         Command::Exec { .. } => return Err(unsupported("exec")),
         Command::List { .. } => return Err(unsupported("list")),
-        Command::Ps { .. } => return Err(unsupported("ps")),
+        Command::Ps {
+            id,
+            json,
+            arguments,
+        } => println!("{}", ps::ps(root, id, *json, arguments)?),
         Command::Pause { id } => pause::pause(root, id)?,
         Command::Resume { id } => pause::resume(root, id)?,
-        Command::Update { .. } => return Err(unsupported("update")),
-        Command::Events { .. } => return Err(unsupported("events")),
+        Command::Update { id, options } => update::update(root, id, options)?,
+        Command::Events {
+            id,
+            stats,
+            interval,
+        } => events::events(root, id, *stats, *interval)?,
         Command::Spec { .. } => return Err(unsupported("spec")),
         Command::Features => println!("{:#}", features::document()),
         Command::Version => println!(

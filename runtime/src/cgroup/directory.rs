@@ -30,7 +30,17 @@ pub(super) fn create_unified(mount: &Path, relative: &Path, required: &[&str]) -
     Ok(path)
 }
 
-/// The same in a hierarchy of v1. A new cpuset has no processors and no memory: it gets its parent's.
+/// Lets an existing cgroup of v2 use more controllers.
+pub(super) fn enable_along(mount: &Path, relative: &Path, required: &[&str]) -> Result<()> {
+    let mut path = mount.to_owned();
+    for name in relative.components() {
+        enable_controllers(&path, required)?;
+        path.push(name);
+    }
+    Ok(())
+}
+
+/// Makes a cgroup of v1 with its ancestors. Refuses one that has processes. A new cpuset has no processors and no memory: it gets its parent's.
 pub(super) fn create_legacy(mount: &Path, relative: &Path, controller: &str) -> Result<PathBuf> {
     let mut path = mount.to_owned();
     let mut is_new = true;

@@ -130,6 +130,12 @@ impl Limits {
         })
     }
 
+    /// As in the document, to be kept; none asks for no room.
+    pub(super) fn saved(&self) -> Option<Box<Resources>> {
+        let asks = self.resources != Resources::default();
+        asks.then(|| Box::new(self.resources.clone()))
+    }
+
     /// The program that guards access to devices, if any is forbidden.
     pub(super) fn devices(&self) -> Option<&[Instruction]> {
         self.devices.as_deref()

@@ -1,5 +1,8 @@
 //! The operations on containers that exist, and what this program says of itself: one module a command or family.
 
+pub mod events;
 pub mod features;
 pub mod lifecycle;
 pub mod pause;
+pub mod ps;
+pub mod update;

@@ -56,12 +56,99 @@ struct AttachProgram {
     flags: u32,
 }
 
+/// What `bpf(BPF_PROG_QUERY)` reads and writes (`union bpf_attr`).
+#[repr(C)]
+struct QueryPrograms {
+    target: u32,
+    kind: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+}
+
+const BPF_CGROUP_DEVICE: u32 = 6;
+
+/// Puts a program on a cgroup that already has one, and takes the old ones off then: at no moment is more allowed
+/// than by the old or the new.
+pub(crate) fn replace_device_guard(
+    cgroup: BorrowedFd<'_>,
+    program: &[Instruction],
+) -> io::Result<()> {
+    let old = device_guards(cgroup)?;
+    guard_devices(cgroup, program)?;
+    for guard in old {
+        detach_device_guard(cgroup, guard)?;
+    }
+    Ok(())
+}
+
+/// The ids of the programs on the cgroup itself.
+fn device_guards(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const BPF_PROG_QUERY: u32 = 16;
+    // The kernel allows 64 on one cgroup.
+    let mut ids = vec![0_u32; 64];
+    let mut query = QueryPrograms {
+        target: cgroup.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+    };
+    // SAFETY: the kernel reads and writes the structure, of the size given, and at most `count` ids; both live
+    // through the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut query,
+            size_of_val(&query),
+        )
+    })?;
+    ids.truncate(query.count as usize);
+    Ok(ids)
+}
+
+fn detach_device_guard(cgroup: BorrowedFd<'_>, id: u32) -> io::Result<()> {
+    const BPF_PROG_DETACH: u32 = 9;
+    const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+    // `union bpf_attr`: the id, the next id, flags.
+    let by_id = [id, 0, 0];
+    // SAFETY: the kernel reads the array, of the size given.
+    let opened = check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_GET_FD_BY_ID,
+            by_id.as_ptr(),
+            size_of_val(&by_id),
+        )
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    let opened = unsafe { OwnedFd::from_raw_fd(opened as RawFd) };
+    let detach = AttachProgram {
+        target: cgroup.as_raw_fd() as u32,
+        program: opened.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the structure, of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_DETACH,
+            &raw const detach,
+            size_of_val(&detach),
+        )
+    })
+    .map(drop)
+}
+
 /// Puts a program on a cgroup that is asked for each access to a device. It lives as long as the cgroup.
 pub(crate) fn guard_devices(cgroup: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     const BPF_PROG_LOAD: u32 = 5;
     const BPF_PROG_ATTACH: u32 = 8;
     const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
-    const BPF_CGROUP_DEVICE: u32 = 6;
     const BPF_F_ALLOW_MULTI: u32 = 2;
     let load = LoadProgram {
         kind: BPF_PROG_TYPE_CGROUP_DEVICE,

@@ -8,3 +8,4 @@ mod mounts;
 mod pause;
 mod root;
 mod seccomp;
+mod update;
