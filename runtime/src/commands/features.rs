@@ -59,7 +59,7 @@ pub fn document() -> Value {
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": {},
         "potentiallyUnsafeConfigAnnotations": ["org.coracle.rootfs.lower", "org.coracle.rootfs.upper-size"],

@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+    FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat,
+    openat2, readlinkat,
 };
 use rustix::io::Errno;
 
@@ -128,7 +129,9 @@ impl Tree {
                         continue;
                     }
                     symlinks += 1;
-                    if symlinks > MAX_SYMLINKS {
+                    // Those of procfs are magic, or stay where nothing can be made.
+                    let magic = fstatfs(&here)?.f_type == PROC_SUPER_MAGIC;
+                    if magic || symlinks > MAX_SYMLINKS {
                         return Err(Errno::LOOP);
                     }
                     let target = readlinkat(&here, c"", Vec::new())?;
@@ -184,6 +187,7 @@ fn step(parent: BorrowedFd<'_>, name: &OsString, last: Option<Missing>) -> Resul
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     /// `root/` is the tree; `outside/` lies next to it and must stay empty.
@@ -264,6 +268,56 @@ mod tests {
             symlink("b", root.join("a")).expect("made");
             symlink("a", root.join("b")).expect("made");
             assert!(tree.ensure(Path::new("/a/x"), Missing::Directory).is_err());
+        });
+    }
+
+    /// Ends the thread that swaps, even if the test fails.
+    struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// A component is a directory now and a symlink to the outside then, whenever the tree looks.
+    #[test]
+    fn ten_thousand_swaps_of_a_component_lead_nowhere() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        with_tree(|tree, root| {
+            let (place, link) = (root.join("place"), root.join("link"));
+            fs::create_dir(&place).expect("made");
+            symlink("../outside", &link).expect("made");
+            let inside = format!("{}/", root.display());
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let stop = Stop(&done);
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        renameat_with(CWD, &place, CWD, &link, RenameFlags::EXCHANGE)
+                            .expect("swapped");
+                        // Else openat2 would hardly ever come to an end.
+                        std::thread::sleep(std::time::Duration::from_micros(20));
+                    }
+                });
+                let mut made = 0;
+                for number in 0..10_000 {
+                    let path = format!("/place/{}/file", number % 64);
+                    let Ok(file) = tree.ensure(Path::new(&path), Missing::File) else {
+                        continue;
+                    };
+                    made += 1;
+                    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    let real = fs::read_link(link).expect("open");
+                    let real = real.to_str().expect("ASCII");
+                    assert!(real.starts_with(&inside), "{real}");
+                    // The next try makes it anew.
+                    let _ = fs::remove_dir_all(Path::new(real).parent().expect("it has"));
+                }
+                drop(stop);
+                assert!(made > 0, "no try succeeded");
+            });
         });
     }
 }

@@ -44,9 +44,10 @@ fn file(key: &str, namespaces: &Namespaces) -> Result<PathBuf> {
             })
             .collect(),
     };
-    let plain = Path::new(&slashes)
-        .components()
-        .all(|component| matches!(component, Component::Normal(_)));
+    let plain = !slashes.contains("//")
+        && Path::new(&slashes)
+            .components()
+            .all(|component| matches!(component, Component::Normal(_)));
     let covers = |prefix: &str| {
         if prefix.ends_with('/') {
             slashes.starts_with(prefix)
@@ -92,6 +93,7 @@ mod tests {
             ("kernel.msgmax.x", None),
             ("net/../kernel/core_pattern", None),
             ("net.ipv4.//.//.x", None),
+            ("fs.mqueue.../.../kernel/core_pattern", None),
             ("vm.swappiness", None),
         ] {
             assert_eq!(
