@@ -312,8 +312,10 @@ mod tests {
                     let real = fs::read_link(link).expect("open");
                     let real = real.to_str().expect("ASCII");
                     assert!(real.starts_with(&inside), "{real}");
-                    // The next try makes it anew.
-                    let _ = fs::remove_dir_all(Path::new(real).parent().expect("it has"));
+                    // Some tries find it, others make it anew.
+                    if number % 8 == 0 {
+                        let _ = fs::remove_dir_all(Path::new(real).parent().expect("it has"));
+                    }
                 }
                 drop(stop);
                 assert!(made > 0, "no try succeeded");
