@@ -2,7 +2,8 @@
 //!
 //! `cli` parses the command line · `spec` parses `config.json` · `plan` checks and resolves it · `launch` makes
 //! the cgroup and the process · `child` is that process up to the execve, with `rootfs`, `mounts`, `devices`,
-//! `identity`, `seccomp` and `capabilities` · `report` is what the two say to each other · `state` remembers ·
+//! `identity`, `seccomp` and `capabilities` · `report` is what the two say to each other ·
+//! `protect` keeps the runtime's own file from being written · `state` remembers ·
 //! `lifecycle` has the other operations. All `unsafe` is in `sys`.
 //!
 //! Invariants: nothing asked for is left out in silence; no path of the container is resolved outside `tree`; an
@@ -21,6 +22,7 @@ pub mod log;
 pub mod mount;
 pub mod plan;
 pub mod process;
+mod protect;
 mod report;
 pub mod seccomp;
 pub mod signal;
@@ -42,6 +44,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(invocation) => invocation,
         Err(error) => return fail(&Log::default(), &error),
     };
+    // First of all, since it may begin everything anew.
+    let sealed = if invocation.command.enters_container() {
+        protect::ensure_sealed()
+    } else {
+        Ok(())
+    };
     let log = match Log::open(
         invocation.log.as_deref(),
         invocation.log_format,
@@ -50,7 +58,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(log) => log,
         Err(error) => return fail(&Log::default(), &error),
     };
-    perform(&invocation, &log).unwrap_or_else(|error| fail(&log, &error))
+    sealed
+        .and_then(|()| perform(&invocation, &log))
+        .unwrap_or_else(|error| fail(&log, &error))
 }
 
 fn fail(log: &Log, error: &Error) -> u8 {

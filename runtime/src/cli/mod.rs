@@ -120,6 +120,14 @@ fn command(name: &str, words: &mut Words) -> Result<Command> {
 }
 
 impl Command {
+    /// Whether a process of this program enters a container, and so is within reach of what runs there.
+    pub(crate) fn enters_container(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. } | Self::Run { .. } | Self::Exec { .. }
+        )
+    }
+
     fn is_about_the_program(&self) -> bool {
         matches!(self, Self::Help | Self::Version)
     }

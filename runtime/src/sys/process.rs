@@ -22,17 +22,33 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 
 /// Executes a program in place of this process; returns only the reason why it did not.
 pub(crate) fn execve(program: &CStr, args: &[CString], env: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
-    };
     let (args, env) = (pointers(args), pointers(env));
     // SAFETY: both arrays end with a null pointer, and their strings live through the call.
     unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// The same with an open file, which may be close-on-exec.
+pub(crate) fn execute_file(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Error {
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: the path is a C string, both arrays end with a null pointer, and their strings live through the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// As execve takes them: the strings' addresses and a null pointer.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    let addresses = strings.iter().map(|string| string.as_ptr());
+    addresses.chain([std::ptr::null()]).collect()
 }
 
 /// Ends this process at once: no destructors, no buffers, nothing that belongs to the process it was copied from.

@@ -6,6 +6,7 @@ mod harness;
 mod lifecycle;
 mod limits;
 mod mounts;
+mod overwrite;
 mod pause;
 mod root;
 mod seccomp;
