@@ -107,7 +107,8 @@ impl Launch {
         refuse_unsupported(options)?;
         let container = Container::new(root, id)?;
         let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
-        let plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
+        let mut plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
+        plan.root.pivot = !options.no_pivot;
         plan.warnings.iter().for_each(|text| log.warn(text));
         plan.remarks.iter().for_each(|text| log.debug(text));
         let record = Record {
@@ -278,10 +279,7 @@ impl Drop for Launch {
 
 /// What the command line has and this runtime cannot do yet.
 fn refuse_unsupported(options: &Options) -> Result<()> {
-    let asked = [
-        ("no-pivot", options.no_pivot),
-        ("console-socket", options.console_socket.is_some()),
-    ];
+    let asked = [("console-socket", options.console_socket.is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("option --{name}"))),
         None => Ok(()),

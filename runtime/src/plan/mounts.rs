@@ -37,7 +37,8 @@ pub(super) fn warnings(mounts: &[Mount]) -> Vec<String> {
 fn container_mapping(spec: &Spec) -> Option<Mapping> {
     let user = |namespace: &&spec::Namespace| namespace.kind == "user";
     let namespace = spec.linux.namespaces.iter().find(user)?;
-    Some(match &namespace.path {
+    let path = namespace.path.as_ref();
+    Some(match path.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => Mapping::Namespace(path.clone()),
         None => Mapping::Ids {
             uid: spec.linux.uid_mappings.clone(),

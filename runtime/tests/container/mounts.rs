@@ -261,3 +261,20 @@ fn kernel_filesystems_are_instances_of_the_container() {
     assert_eq!(output.lines()[..2], ["41777 0:0 0", "41777 0:0 0"]);
     assert!(line(&output, "/dev/mqueue").contains("- mqueue mqueue"));
 }
+
+#[test]
+fn root_that_covers_the_hosts_works_like_one_that_replaces_it() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle
+        .with("/root/readonly", json!(true))
+        .with("/linux/maskedPaths", json!(["/proc/kcore"]))
+        .mount(tmpfs("/tmp", json!([])))
+        .command("list / ; write /x x ; write /tmp/x x ; cwd ; list /..");
+    let output = bundle.runtime(&["run", "--no-pivot", &bundle.id]);
+    let names = "bin dev proc sys tmp";
+    assert_eq!(
+        output.lines(),
+        [names, EROFS, "ok", "/", names],
+        "{output:?}"
+    );
+}
