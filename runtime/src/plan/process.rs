@@ -56,7 +56,9 @@ pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)
     }
     let none = spec::Capabilities::default();
     let asked = process.capabilities.as_ref().unwrap_or(&none);
-    let (capabilities, left_out) = Sets::resolve(asked, capabilities::available());
+    let mut namespaces = spec.linux.namespaces.iter();
+    let user_namespace = namespaces.any(|namespace| namespace.kind == "user");
+    let (capabilities, left_out) = Sets::resolve(asked, capabilities::available(user_namespace));
     let filter = spec
         .linux
         .seccomp

@@ -1,11 +1,14 @@
 //! Capability sets: names to bits, and putting the five sets on this process.
 //!
-//! Names that are unknown, and capabilities that this process may not give, are left out; the caller warns. That
-//! errs on the side of less privilege.
+//! Names that are unknown (they are spelt as in capabilities(7), in capitals), capabilities that this process may not
+//! give, and ambient or effective ones without the sets that they need, are left out; the caller warns. That errs on
+//! the side of less privilege.
 
+use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities,
 };
 
 use crate::error::{Context, Result};
@@ -77,43 +80,63 @@ pub fn names() -> &'static [&'static str] {
 }
 
 impl Sets {
-    /// Resolves the names of `config.json`, keeps what is in `available`, and returns what was left out.
+    /// Resolves the names of `config.json`, keeps what is in `available`, and returns what was left out: what is
+    /// unknown or not available, and what the kernel never puts in a set because another one lacks it.
     pub fn resolve(capabilities: &spec::Capabilities, available: u64) -> (Self, Vec<String>) {
         let mut left_out = Vec::new();
-        let mut set = |names: &[String]| {
+        let mut set = |names: &[String], within: u64, why: &str| {
             names.iter().fold(0, |set, name| {
-                match bit(name).filter(|bit| bit & available != 0) {
-                    Some(bit) => set | bit,
-                    None => {
-                        if !left_out.contains(name) {
-                            left_out.push(name.clone());
-                        }
-                        set
-                    }
+                let why = match bit(name).filter(|bit| bit & available != 0) {
+                    Some(bit) if bit & within != 0 => return set | bit,
+                    Some(_) => why,
+                    None => "",
+                };
+                let text = format!("{name}{why}");
+                if !left_out.contains(&text) {
+                    left_out.push(text);
                 }
+                set
             })
         };
+        let bounding = set(&capabilities.bounding, u64::MAX, "");
+        let permitted = set(&capabilities.permitted, u64::MAX, "");
+        let inheritable = set(&capabilities.inheritable, u64::MAX, "");
+        let effective = set(
+            &capabilities.effective,
+            permitted,
+            " (effective, but not permitted)",
+        );
+        let ambient = set(
+            &capabilities.ambient,
+            permitted & inheritable,
+            " (ambient, but not both permitted and inheritable)",
+        );
         let sets = Self {
-            bounding: set(&capabilities.bounding),
-            effective: set(&capabilities.effective),
-            permitted: set(&capabilities.permitted),
-            inheritable: set(&capabilities.inheritable),
-            ambient: set(&capabilities.ambient),
+            bounding,
+            effective,
+            permitted,
+            inheritable,
+            ambient,
         };
         (sets, left_out)
     }
 
     /// Takes everything out of this process's bounding set that is not in ours. Needs `CAP_SETPCAP`.
     pub(crate) fn drop_bounding(&self) -> Result<()> {
-        for number in 0..64 {
+        if self.inheritable & !self.bounding != 0 {
+            // Later it could not become inheritable.
+            let mut held = capabilities(None).during("get capabilities")?;
+            held.inheritable = CapabilitySet::from_bits_retain(self.inheritable);
+            set_capabilities(None, held).during("set inheritable capabilities")?;
+        }
+        for number in (0..64).filter(|number| self.bounding & (1 << number) == 0) {
             let capability = CapabilitySet::from_bits_retain(1 << number);
-            // The kernel knows no capability beyond the first that it refuses to answer for.
-            let Ok(held) = capability_is_in_bounding_set(capability) else {
-                break;
-            };
-            if held && self.bounding & (1 << number) == 0 {
-                remove_capability_from_bounding_set(capability)
-                    .during(format!("drop {} from the bounding set", name(number)))?;
+            match remove_capability_from_bounding_set(capability) {
+                // The kernel has no capability beyond the first that it refuses to drop as unknown.
+                Err(Errno::INVAL) => break,
+                other => {
+                    other.during(format!("drop {} from the bounding set", name(number)))?;
+                }
             }
         }
         Ok(())
@@ -136,14 +159,23 @@ impl Sets {
     }
 }
 
-/// What this process can give away: its own bounding set.
-pub(crate) fn available() -> u64 {
-    let held = |bit: u64| capability_is_in_bounding_set(CapabilitySet::from_bits_retain(bit));
-    (0..64)
-        .map(|number| 1 << number)
-        // The kernel knows no capability beyond the first that it refuses to answer for.
-        .map_while(|bit| held(bit).ok().map(|held| if held { bit } else { 0 }))
-        .fold(0, |set, bit| set | bit)
+/// What the container can be given: in a user namespace of its own all that the kernel has, since whoever enters
+/// one gets all of them there; else what this process may have.
+pub(crate) fn available(user_namespace: bool) -> u64 {
+    if user_namespace {
+        return known();
+    }
+    let permitted = capabilities(None).map(|sets| sets.permitted.bits());
+    permitted.unwrap_or(0) & known()
+}
+
+/// What the kernel has, of what this runtime knows. An older kernel ends before our list does.
+fn known() -> u64 {
+    let has = |number: &usize| {
+        capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_ok()
+    };
+    let last = (0..NAMES.len()).rev().find(has);
+    last.map_or(0, |last| u64::MAX >> (63 - last))
 }
 
 fn bit(name: &str) -> Option<u64> {
@@ -168,9 +200,10 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let wanted = spec::Capabilities {
             bounding: list(&["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"]),
-            effective: list(&["CAP_KILL", "CAP_NO_SUCH", "cap_kill"]),
-            permitted: list(&["CAP_SYS_ADMIN"]),
-            ..Default::default()
+            effective: list(&["CAP_KILL", "CAP_NO_SUCH", "cap_kill", "KILL", "CAP_CHOWN"]),
+            permitted: list(&["CAP_SYS_ADMIN", "CAP_KILL", "CAP_NET_RAW"]),
+            inheritable: list(&["CAP_NET_RAW", "CAP_CHOWN"]),
+            ambient: list(&["CAP_NET_RAW", "CAP_KILL", "CAP_CHOWN"]),
         };
         let (sets, left_out) = Sets::resolve(&wanted, !(1 << 21));
         assert_eq!(
@@ -178,9 +211,30 @@ mod tests {
             Sets {
                 bounding: 1 | 1 << 40,
                 effective: 1 << 5,
-                ..Default::default()
+                permitted: 1 << 5 | 1 << 13,
+                inheritable: 1 << 13 | 1,
+                ambient: 1 << 13,
             }
         );
-        assert_eq!(left_out, ["CAP_NO_SUCH", "cap_kill", "CAP_SYS_ADMIN"]);
+        const AMBIENT: &str = " (ambient, but not both permitted and inheritable)";
+        let expected = [
+            "CAP_SYS_ADMIN".to_owned(),
+            "CAP_NO_SUCH".into(),
+            "cap_kill".into(),
+            "KILL".into(),
+            "CAP_CHOWN (effective, but not permitted)".into(),
+            format!("CAP_KILL{AMBIENT}"),
+            format!("CAP_CHOWN{AMBIENT}"),
+        ];
+        assert_eq!(left_out, expected);
+    }
+
+    #[test]
+    fn user_namespace_of_its_own_has_all_that_the_kernel_has() {
+        let (own, new) = (available(false), available(true));
+        assert_eq!(own & !new, 0);
+        // Every kernel that has cgroup v2 has the first 38.
+        assert_eq!(new & 0x3f_ffff_ffff, 0x3f_ffff_ffff);
+        assert_eq!(new >> NAMES.len(), 0);
     }
 }

@@ -92,6 +92,39 @@ fn unavailable_capabilities_are_left_out_with_a_warning() {
 }
 
 #[test]
+fn five_sets_are_given_exactly_and_what_cannot_be_is_told() {
+    let Some(bundle) = bundle() else { return };
+    let output = bundle
+        .with(
+            "/process/capabilities",
+            json!({
+                "bounding": ["CAP_CHOWN"],
+                "permitted": ["CAP_NET_BIND_SERVICE", "CAP_KILL"],
+                "effective": ["CAP_NET_BIND_SERVICE"],
+                "inheritable": ["CAP_NET_BIND_SERVICE", "CAP_SETUID"],
+                "ambient": ["CAP_NET_BIND_SERVICE", "CAP_SETUID"],
+            }),
+        )
+        .with("/process/user", json!({ "uid": 33, "gid": 33 }))
+        .command("cat /proc/self/status")
+        .run();
+    assert!(
+        output.stderr.contains("CAP_SETUID (ambient, but not both"),
+        "{output:?}"
+    );
+    // What is permitted is more than what is ambient only until the execve.
+    for line in [
+        "CapBnd:\t0000000000000001",
+        "CapPrm:\t0000000000000400",
+        "CapEff:\t0000000000000400",
+        "CapInh:\t0000000000000480",
+        "CapAmb:\t0000000000000400",
+    ] {
+        assert!(output.lines().contains(&line), "{line:?} not in {output:?}");
+    }
+}
+
+#[test]
 fn filter_answers_and_kills_as_the_profile_says() {
     let Some(bundle) = bundle() else { return };
     let profile = json!({
