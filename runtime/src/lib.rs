@@ -107,7 +107,7 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
             stats,
             interval,
         } => events::events(root, id, *stats, *interval)?,
-        Command::Spec { .. } => return Err(unsupported("spec")),
+        Command::Spec { bundle, rootless } => commands::spec::write(bundle, *rootless)?,
         Command::Features => println!("{:#}", features::document()),
         Command::Version => println!(
             "coracle-runtime version {}\nspec: {}",

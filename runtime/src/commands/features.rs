@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::mount::options;
 use crate::process::capabilities;
+use crate::seccomp;
 use crate::spec::OCI_VERSION;
 
 /// The document. Whatever is not here is refused by the runtime.
@@ -25,36 +26,11 @@ pub fn document() -> Value {
             },
             "seccomp": {
                 "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW",
-                    "SCMP_ACT_ERRNO",
-                    "SCMP_ACT_KILL",
-                    "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD",
-                    "SCMP_ACT_LOG",
-                    "SCMP_ACT_TRACE",
-                    "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ",
-                    "SCMP_CMP_GE",
-                    "SCMP_CMP_GT",
-                    "SCMP_CMP_LE",
-                    "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ",
-                    "SCMP_CMP_NE",
-                ],
-                "archs": ["SCMP_ARCH_X86_64"],
-                "knownFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG",
-                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
-                "supportedFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG",
-                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": seccomp::ARCHITECTURES,
+                "knownFlags": seccomp::FLAGS,
+                "supportedFlags": seccomp::FLAGS,
             },
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },

@@ -5,4 +5,5 @@ pub mod features;
 pub mod lifecycle;
 pub mod pause;
 pub mod ps;
+pub mod spec;
 pub mod update;

@@ -1,6 +1,7 @@
 //! Drives the real runtime as root: each test is a claim about a container.
 
 mod confinement;
+mod documents;
 mod escapes;
 mod harness;
 mod lifecycle;
