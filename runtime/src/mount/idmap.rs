@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::mount::rootfs::{self, Root};
@@ -61,7 +61,7 @@ impl Sources {
             .map(|mount| open_one(mount, mapped, propagation, &mut namespaces))
             .collect::<Result<_>>()?;
         let root = match root.source {
-            rootfs::Source::Directory if mapped => Some(open_bind(&root.path, true)?),
+            rootfs::Source::Directory if mapped => Some(open_apart(&root.path, true, propagation)?),
             _ => None,
         };
         Ok(Self {
@@ -88,19 +88,24 @@ fn open_one<'a>(
     if !mapped && mount.id_map.is_none() {
         return Ok(None);
     }
-    let opened = open_bind(path, mount.options.bind == Some(true))?;
-    // The mounts of the caller's namespace may be shared with others: what the container mounts below must not
-    // appear there.
-    if let Some(flag) = propagation {
-        sys::mount_setattr(opened.as_fd(), true, 0, 0, flag)
-            .at("set propagation of source", path)?;
-    }
+    let opened = open_apart(path, mount.options.bind == Some(true), propagation)?;
     if let Some(map) = &mount.id_map {
         let namespace = namespace_of(&map.mapping, namespaces)?;
         sys::mount_idmap(opened.as_fd(), map.recursive, namespace)
             .at("map the ids of mount source", path)?;
     }
     Ok(Some(opened))
+}
+
+/// The mounts of the caller's namespace may be shared with others: what the container mounts below must not appear
+/// there.
+fn open_apart(path: &Path, recursive: bool, propagation: Option<u64>) -> Result<OwnedFd> {
+    let opened = open_bind(path, recursive)?;
+    if let Some(flag) = propagation {
+        sys::mount_setattr(opened.as_fd(), true, 0, 0, flag)
+            .at("set propagation of source", path)?;
+    }
+    Ok(opened)
 }
 
 /// One namespace serves all mounts with the same mapping.
@@ -148,4 +153,21 @@ fn table(ids: &[IdMapping]) -> Result<String> {
     }
     let line = |id: &IdMapping| format!("{} {} {}\n", id.container_id, id.host_id, id.size);
     Ok(ids.iter().map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_become_lines_and_none_are_refused() {
+        let mapping = |container_id, host_id, size| IdMapping {
+            container_id,
+            host_id,
+            size,
+        };
+        let ids = [mapping(0, 100_000, 1000), mapping(1000, 5, 1)];
+        assert_eq!(table(&ids).expect("valid"), "0 100000 1000\n1000 5 1\n");
+        assert!(table(&[]).is_err());
+    }
 }

@@ -171,3 +171,43 @@ pub(super) fn devices(spec: &Spec, mounts: &[Mount]) -> Result<Option<Vec<Device
         devices::plan(&spec.linux.devices).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_filesystem_serves_only_where_its_namespace_does() {
+        let pid_and_net = Namespaces {
+            new: libc::CLONE_NEWPID | libc::CLONE_NEWNET,
+            ..Namespaces::default()
+        };
+        let none = Namespaces::default();
+        for (kind, namespaces, expected) in [
+            ("proc", &none, Some("/proc")),
+            ("proc", &pid_and_net, None),
+            ("sysfs", &none, Some("/sys")),
+            ("sysfs", &pid_and_net, None),
+            ("mqueue", &pid_and_net, Some("/dev/mqueue")),
+            ("tmpfs", &none, None),
+        ] {
+            let kind = kind.to_owned();
+            let source = Source::Filesystem { kind, name: None };
+            assert_eq!(substitute(&source, namespaces), expected, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn label_without_selinux_is_refused_by_name() {
+        if Path::new("/sys/fs/selinux/enforce").exists() {
+            eprintln!("skipped: the host has SELinux");
+            return;
+        }
+        let mut spec = Spec::default();
+        spec.linux.mount_label = Some("system_u:object_r:container_file_t:s0".into());
+        let error = mount_label(&spec).expect_err("refused").to_string();
+        assert!(error.contains("linux.mountLabel"), "{error}");
+        spec.linux.mount_label = Some(String::new());
+        assert_eq!(mount_label(&spec).expect("nothing asked"), None);
+    }
+}
