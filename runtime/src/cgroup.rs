@@ -5,7 +5,8 @@
 //! it. Refuses to put a container into a cgroup that already has processes.
 //!
 //! `host` finds the hierarchies · `limits` translates by `v2` and `v1` · `devices` compiles the device program ·
-//! `directory` acts on one cgroup.
+//! `directory` acts on one cgroup · `merge` says what an update changes · `stats` reads the use · `systemd` has
+//! systemd make the cgroup.
 
 mod devices;
 mod directory;
@@ -13,6 +14,8 @@ mod host;
 mod limits;
 mod merge;
 mod stats;
+#[cfg_attr(not(feature = "systemd"), path = "cgroup/no_systemd.rs")]
+mod systemd;
 mod v1;
 mod v2;
 
@@ -44,10 +47,13 @@ const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long killed processes may take to leave, where they must be killed one by one.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Of containers whose document names no cgroup.
+const DEFAULT_PARENT: &str = "coracle";
+
 /// `linux.cgroupsPath` relative to the mount of each hierarchy. By default `coracle/<id>`.
 pub fn resolve_path(path: Option<&str>, id: &str) -> Result<PathBuf> {
     let Some(path) = path.filter(|path| !path.is_empty()) else {
-        return Ok(Path::new("coracle").join(id));
+        return Ok(Path::new(DEFAULT_PARENT).join(id));
     };
     let relative = path.trim_start_matches('/');
     let plain = Path::new(relative)
@@ -81,13 +87,25 @@ pub struct Cgroup {
     unified: Option<PathBuf>,
     /// Controllers of v1 with the directory in their hierarchy.
     legacy: BTreeMap<String, PathBuf>,
+    /// The scope of systemd that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
     /// The limits that are set, for an update that changes some of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<Box<Resources>>,
 }
 
+/// A transient scope.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Unit {
+    slice: String,
+    name: String,
+}
+
 impl Cgroup {
     /// Makes the cgroup with its ancestors and sets the limits. If that fails nothing is left but ancestors.
+    ///
+    /// systemd makes one only for a process that is there, so all of it is for [`Cgroup::place`] then.
     pub(crate) fn prepare(
         relative: &Path,
         limits: &Limits,
@@ -95,9 +113,7 @@ impl Cgroup {
     ) -> Result<Self> {
         match manager {
             CgroupManager::Cgroupfs => {}
-            CgroupManager::Systemd => {
-                return Err(Error::Unsupported("cgroup manager systemd".into()));
-            }
+            CgroupManager::Systemd => return Self::of_systemd(relative, limits),
             CgroupManager::Disabled if limits.is_empty() => return Ok(Self::default()),
             CgroupManager::Disabled => {
                 return Err(Error::Unsupported(
@@ -121,11 +137,30 @@ impl Cgroup {
         }
     }
 
+    fn of_systemd(path: &Path, limits: &Limits) -> Result<Self> {
+        let is_default = path.parent() == Some(Path::new(DEFAULT_PARENT));
+        let fallback = if is_default { path } else { Path::new("") };
+        let is_root = rustix::process::geteuid().is_root();
+        let (slice, name) = systemd::parse(path, fallback, is_root)?;
+        // Checked now, before there is a process that would have to be killed again.
+        limits.settings(&Host::look())?;
+        Ok(Self {
+            resources: limits.saved(),
+            unit: Some(Unit { slice, name }),
+            ..Self::default()
+        })
+    }
+
     fn create(&mut self, host: &Host, limits: &Limits) -> Result<()> {
         let settings = limits.settings(host)?;
         if let Some(mount) = &host.unified {
             let required = settings.controllers();
-            let path = directory::create_unified(mount, &self.relative, &required)?;
+            let path = if self.unit.is_some() {
+                directory::enable_along(mount, &self.relative, &required)?;
+                mount.join(&self.relative)
+            } else {
+                directory::create_unified(mount, &self.relative, &required)?
+            };
             directory::apply(self.unified.insert(path), &settings.unified)?;
         }
         self.set_legacy(host, &settings)?;
@@ -142,6 +177,10 @@ impl Cgroup {
                         .legacy(controller)?
                         .expect("settings are for what is mounted");
                     let path = directory::create_legacy(mount, &self.relative, controller)?;
+                    // systemd has put the process into some of them already.
+                    if self.unit.is_none() {
+                        directory::refuse_occupied(&path)?;
+                    }
                     self.legacy.insert((*controller).to_owned(), path.clone());
                     path
                 }
@@ -177,6 +216,9 @@ impl Cgroup {
         let host = Host::look();
         let settings = limits.settings(&host)?;
         self.check_usage(&change)?;
+        if let Some(unit) = &self.unit {
+            systemd::update(&unit.name, &change)?;
+        }
         if let (Some(mount), Some(path)) = (&host.unified, &self.unified) {
             directory::enable_along(mount, &self.relative, &settings.controllers())?;
             directory::apply(path, &settings.unified)?;
@@ -245,7 +287,7 @@ impl Cgroup {
     }
 
     /// The directory in cgroup v2, if there is one.
-    fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.unified.as_deref()
     }
 
@@ -256,9 +298,29 @@ impl Cgroup {
         self.unified.as_ref().map(open).transpose()
     }
 
-    /// Whether a new process must be put in by [`Cgroup::attach`] before it does anything.
+    /// Whether a new process must be put in by [`Cgroup::place`], or a later one by [`Cgroup::attach`], before it does anything.
     pub(crate) fn needs_attach(&self) -> bool {
-        !self.legacy.is_empty()
+        !self.legacy.is_empty() || self.unit.is_some()
+    }
+
+    /// Puts the container's first process into the cgroups that it cannot be born into; systemd makes its own now.
+    pub(crate) fn place(&mut self, pid: i32, limits: &Limits) -> Result<()> {
+        if let Some(Unit { slice, name }) = &self.unit {
+            systemd::start(name, slice, pid, limits.resources())?;
+            let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+            let text = fs::read_to_string(&path).at("read", &path)?;
+            let own = directory::parse_membership(&text, "")
+                .filter(|path| path.ends_with(name))
+                .or_else(|| directory::parse_membership(&text, "name=systemd"));
+            let Some(own) = own.filter(|path| path.ends_with(name)) else {
+                return Err(Error::Container(format!(
+                    "systemd has started {name}, but the process is not in it"
+                )));
+            };
+            self.relative = own.strip_prefix("/").unwrap_or(own).to_owned();
+            self.create(&Host::look(), limits)?;
+        }
+        self.attach(pid)
     }
 
     /// Puts a process into the cgroups that it cannot be born into. Its children follow.
@@ -392,6 +454,12 @@ impl Cgroup {
 
     /// Removes the cgroup and those below, in every hierarchy.
     pub(crate) fn remove(&self) -> Result<()> {
+        let mut directories = self.unified.iter().chain(self.legacy.values()).peekable();
+        let may_be_there = directories.peek().is_none() || directories.any(|path| path.exists());
+        if let Some(unit) = self.unit.as_ref().filter(|_| may_be_there) {
+            // Whether it worked is seen from the directories.
+            let _ = systemd::stop(&unit.name);
+        }
         self.unified
             .iter()
             .chain(self.legacy.values())

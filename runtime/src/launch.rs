@@ -173,8 +173,8 @@ impl Launch {
                 self.pidfd = Some(pidfd);
                 let pid = pid.as_raw_nonzero().get();
                 self.record.process = Some(Process::observe(pid)?);
-                if let Some(cgroup) = self.cgroup.as_ref().filter(|_| await_cgroup) {
-                    cgroup.attach(pid)?;
+                if let Some(cgroup) = self.cgroup.as_mut().filter(|_| await_cgroup) {
+                    cgroup.place(pid, &self.plan.limits)?;
                     report::send_go(&mut ours).during("let the container process go on")?;
                 }
                 self.record.cgroup = self.cgroup.clone();

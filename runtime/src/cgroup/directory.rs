@@ -40,24 +40,29 @@ pub(super) fn enable_along(mount: &Path, relative: &Path, required: &[&str]) -> 
     Ok(())
 }
 
-/// Makes a cgroup of v1 with its ancestors. Refuses one that has processes. A new cpuset has no processors and no memory: it gets its parent's.
+/// Makes a cgroup of v1 with its ancestors. A new cpuset has no processors and no memory: it gets its parent's.
 pub(super) fn create_legacy(mount: &Path, relative: &Path, controller: &str) -> Result<PathBuf> {
     let mut path = mount.to_owned();
-    let mut is_new = true;
     for name in relative.components() {
         let parent = path.clone();
         path.push(name);
-        is_new = make(&path)?;
+        make(&path)?;
         if controller == "cpuset" {
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 inherit(&parent.join(file), &path.join(file))?;
             }
         }
     }
-    if !is_new && !processes_below(&path)?.is_empty() {
-        return Err(occupied(&path));
-    }
     Ok(path)
+}
+
+/// A cgroup of v1 must have no processes yet.
+pub(super) fn refuse_occupied(path: &Path) -> Result<()> {
+    if processes_below(path)?.is_empty() {
+        Ok(())
+    } else {
+        Err(occupied(path))
+    }
 }
 
 /// Whether the directory is new.

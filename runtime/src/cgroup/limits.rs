@@ -130,6 +130,11 @@ impl Limits {
         })
     }
 
+    /// As in the document.
+    pub(super) fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
     /// As in the document, to be kept; none asks for no room.
     pub(super) fn saved(&self) -> Option<Box<Resources>> {
         let asks = self.resources != Resources::default();

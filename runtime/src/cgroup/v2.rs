@@ -259,7 +259,7 @@ pub(super) fn nothing(_: &Resources) -> Result<Vec<Setting>> {
 
 /// Shares (2 to 262144, by default 1024) to weight (1 to 10000, by default 100), so that minimum, default and
 /// maximum meet, with a curve that is quadratic between the logarithms.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     if shares <= 2 {
         return 1;
     }

@@ -20,7 +20,7 @@ pub fn document() -> Value {
             "cgroup": {
                 "v1": true,
                 "v2": true,
-                "systemd": false,
+                "systemd": cfg!(feature = "systemd"),
                 "systemdUser": false,
                 "rdma": true,
             },

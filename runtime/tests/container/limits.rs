@@ -139,3 +139,23 @@ fn container_without_cgroup_manager_stays_where_its_creator_is() {
     assert!(refused.failure().contains("--cgroup-manager disabled"));
     limited.assert_gone();
 }
+
+#[test]
+fn systemd_that_cannot_be_reached_is_named_and_nothing_is_left() {
+    let Some(bundle) = bundle() else { return };
+    if Path::new("/run/dbus/system_bus_socket").exists() {
+        eprintln!("skipped: this host has a system bus");
+        return;
+    }
+    let refused = bundle.runtime(&["run", "--systemd-cgroup", &bundle.id]);
+    assert!(refused.failure().contains("slice:prefix:name"));
+    bundle.assert_gone();
+    let bundle = bundle.with("/linux/cgroupsPath", json!("system.slice:test:x"));
+    let refused = bundle.runtime(&["run", "--systemd-cgroup", &bundle.id]);
+    let text = refused.failure();
+    assert!(
+        text.contains("over D-Bus at /run/dbus/system_bus_socket"),
+        "{text}"
+    );
+    bundle.assert_gone();
+}
