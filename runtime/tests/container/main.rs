@@ -11,4 +11,5 @@ mod overwrite;
 mod pause;
 mod root;
 mod seccomp;
+mod storm;
 mod update;
