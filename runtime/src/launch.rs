@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::seccomp::notify;
 use crate::state::{self, Container, Lock, Process, Record, Status};
-use crate::{spec, sys};
+use crate::{protect, spec, sys};
 
 /// The options of `create` and `run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,6 +152,7 @@ impl Launch {
         let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
         match sys::clone3(new as u64, directory.as_ref()).during("make the container process")? {
             sys::Cloned::Child => {
+                protect::let_go();
                 drop((ours, directory));
                 // Its copy would keep the container locked until the command is executed.
                 drop(self.lock.take());
@@ -182,6 +183,8 @@ impl Launch {
                 if let Some(path) = &self.pid_file {
                     state::replace_file(path, pid.to_string().as_bytes(), 0o644)?;
                 }
+                // May wait for a moment, while the other process is at work.
+                protect::let_go();
                 Ok(ours)
             }
         }
