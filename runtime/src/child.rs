@@ -2,27 +2,25 @@
 //!
 //! Reports the first failure to the runtime and ends. Decides nothing and allocates no process.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setrlimit, setsid, umask};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setsid, umask};
 use rustix::system::{setdomainname, sethostname};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cgroup;
-use crate::error::{Context, Error, Result, chain};
+use crate::error::{Context, Result, chain};
 use crate::mount::idmap::Sources;
 use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
-use crate::plan::{Plan, Process};
-use crate::process::identity;
-use crate::seccomp::notify;
+use crate::plan::Plan;
+use crate::process::{execution, terminal};
 use crate::{report, sys};
 
 /// What the process gets from the runtime besides the plan.
@@ -42,6 +40,8 @@ pub(crate) struct Inheritance {
     pub(crate) await_cgroup: bool,
     /// Mounts that the runtime has opened for the process.
     pub(crate) sources: Sources,
+    /// Where to send the terminal, if the process has one.
+    pub(crate) console: Option<UnixStream>,
 }
 
 /// Sets up, waits for the word, executes. Never returns to the copy of the runtime's code.
@@ -69,20 +69,19 @@ fn live(
         keep_keyring,
         await_cgroup,
         sources,
+        console,
     } = inheritance;
     if await_cgroup {
         report::await_go(&mut control).during("wait for the cgroup")?;
     }
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
-    let cwd = build_root(plan, sources)?;
+    let (cwd, terminal) = build_root(plan, sources, console)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
-    let (program, env) = drop_privileges(&plan.process, &mut control)?;
-    let filter = plan.process.filter.as_ref();
-    // Only this runtime can give a listener to its agent, and it may be gone when the command is started.
-    let listens = filter.is_some_and(|filter| filter.listener.is_some());
-    if plan.process.no_new_privileges && listens {
-        load_filter(&plan.process, &mut control)?;
+    if let Some(terminal) = terminal {
+        terminal::take(&terminal)?;
     }
+    execution::apply_limits(&plan.process)?;
+    let program = execution::drop_privileges(&plan.process, &mut control)?;
     report::send_ready(&mut control).during("report to the runtime")?;
     match start {
         Some(listener) => {
@@ -90,17 +89,7 @@ fn live(
         }
         None => report::await_go(&mut control).during("wait for the start")?,
     }
-    // With no_new_privs the filter needs no privilege, and goes on last: so it need not allow what the runtime does.
-    if plan.process.no_new_privileges && !listens {
-        load_filter(&plan.process, &mut control)?;
-    }
-    let failure = sys::execve(&program, &plan.process.args, &env);
-    let operation = match failure.kind() {
-        // The file itself was found before.
-        std::io::ErrorKind::NotFound => "find the loader or interpreter of",
-        _ => "execute",
-    };
-    Err(failure).at(operation, &plan.process.program)
+    Err(execution::execute(&plan.process, &program, &mut control))
 }
 
 /// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.
@@ -137,8 +126,12 @@ fn isolate(
     Ok(())
 }
 
-/// Builds the root and moves into it. Returns the working directory.
-fn build_root(plan: &Plan, mut sources: Sources) -> Result<OwnedFd> {
+/// Builds the root and moves into it. Returns the working directory and the terminal.
+fn build_root(
+    plan: &Plan,
+    mut sources: Sources,
+    console: Option<UnixStream>,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let opened = sources.root.take();
     let tree = rootfs::prepare(&plan.root, &plan.mounts, &plan.process.cwd, opened)?;
     let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
@@ -152,6 +145,14 @@ fn build_root(plan: &Plan, mut sources: Sources) -> Result<OwnedFd> {
     if let Some(devices) = &plan.devices {
         devices::populate(&tree, devices)?;
     }
+    let terminal = match (plan.process.terminal, console) {
+        (Some(terminal), Some(console)) => {
+            let slave = terminal::open(tree.root(), terminal, plan.process.user.uid, &console)?;
+            bind_console(&tree, &slave)?;
+            Some(slave)
+        }
+        _ => None,
+    };
     write_sysctls(&plan.sysctl)?;
     if let Some(name) = &plan.hostname {
         sethostname(name.as_bytes()).during(format!("set hostname {name:?}"))?;
@@ -167,7 +168,19 @@ fn build_root(plan: &Plan, mut sources: Sources) -> Result<OwnedFd> {
     )?;
     let cwd = find_cwd(&tree, &plan.process.cwd)?;
     rootfs::seal(&tree, &plan.root)?;
-    Ok(cwd)
+    Ok((cwd, terminal))
+}
+
+/// Makes `/dev/console` the terminal of the process (config-linux.md, "Default Devices"). What the image has there
+/// must not be a symlink, which could lead the mount elsewhere.
+fn bind_console(tree: &Tree, slave: &OwnedFd) -> Result<()> {
+    let path = Path::new("/dev/console");
+    if tree.find_without_symlinks(path).err() == Some(Errno::LOOP) {
+        return Err(Errno::LOOP).at("refuse the symlink in the image at", path);
+    }
+    let target = tree.ensure(path, Missing::File)?;
+    let mount = mount::clone_mount(slave.as_fd(), false).at("bind terminal to", path)?;
+    mount::attach(mount.as_fd(), target.as_fd()).at("mount on", path)
 }
 
 /// Resolved before the host's root is gone, and without magic links, so that no descriptor of the host's can be
@@ -198,35 +211,4 @@ fn write_sysctls(list: &[(PathBuf, String)]) -> Result<()> {
             .at("write /proc/sys parameter", name)?;
     }
     Ok(())
-}
-
-/// Becomes what the command will be. Returns the file to execute and the environment.
-fn drop_privileges(process: &Process, control: &mut UnixStream) -> Result<(CString, Vec<CString>)> {
-    for &(resource, limit) in &process.rlimits {
-        setrlimit(resource, limit).during(format!("set resource limit {resource:?}"))?;
-    }
-    // Without no_new_privs, loading the filter needs a capability that is gone afterwards.
-    if !process.no_new_privileges {
-        load_filter(process, control)?;
-    }
-    identity::assume(&process.user, &process.capabilities)?;
-    if process.no_new_privileges {
-        set_no_new_privs(true).during("set no_new_privs")?;
-    }
-    let mut env = process.env.clone();
-    if identity::variable(&env, "HOME").is_none() {
-        let home = identity::home(process.user.uid);
-        let entry = [b"HOME=", home.as_os_str().as_bytes()].concat();
-        env.push(CString::new(entry).map_err(|_| Error::Child("NUL in /etc/passwd".into()))?);
-    }
-    let program = identity::find_program(&process.program, &env)?;
-    umask(Mode::from_raw_mode(process.umask));
-    Ok((program, env))
-}
-
-fn load_filter(process: &Process, control: &mut UnixStream) -> Result<()> {
-    match &process.filter {
-        Some(filter) => notify::load(filter, control),
-        None => Ok(()),
-    }
 }

@@ -8,8 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cgroup::Cgroup;
@@ -19,6 +18,8 @@ use crate::error::{Context, Error, Result};
 use crate::log::{self, Log};
 use crate::mount::idmap::Sources;
 use crate::plan::Plan;
+use crate::process::supervise::supervise;
+use crate::process::terminal;
 use crate::report::{self, Report};
 use crate::seccomp::notify;
 use crate::state::{self, Container, Lock, Process, Record, Status};
@@ -46,6 +47,7 @@ pub struct Options {
 /// Sets the container up; its command waits for `start`.
 pub fn create(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()> {
     let mut launch = Launch::begin(root, id, options, log)?;
+    launch.prepare_terminal(options, true)?;
     let listener = listen(&launch.container)?;
     let control = launch.spawn(Some(listener), options)?;
     launch.await_ready(control)?;
@@ -55,7 +57,7 @@ pub fn create(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()>
 
 /// Sets the container up and executes its command. The process becomes a child of whoever adopts this one's.
 pub fn run_detached(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()> {
-    execute(root, id, options, log).map(drop)
+    execute(root, id, options, true, log).map(drop)
 }
 
 /// The same, then passes signals on until the process ends, and deletes the container.
@@ -71,23 +73,36 @@ pub fn run_foreground(
 ) -> Result<u8> {
     // Blocked before the process exists, so none is lost.
     let signals = sys::signals_as_file().during("receive signals")?;
-    let pidfd = execute(root, id, options, log)?;
-    let status = supervise(&pidfd, signals);
+    let (pidfd, master) = execute(root, id, options, false, log)?;
+    let status = supervise(pidfd.as_fd(), signals, master);
     if !keep {
         crate::commands::lifecycle::delete(root, id, true)?;
     }
     status
 }
 
-fn execute(root: &Path, id: &str, options: &Options, log: &Log) -> Result<OwnedFd> {
+/// Returns the process, and its terminal if that is to be relayed.
+fn execute(
+    root: &Path,
+    id: &str,
+    options: &Options,
+    detached: bool,
+    log: &Log,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let mut launch = Launch::begin(root, id, options, log)?;
+    launch.prepare_terminal(options, detached)?;
     let control = launch.spawn(None, options)?;
     let mut control = launch.await_ready(control)?;
     report::send_go(&mut control).during("start the container process")?;
     match report::receive(&mut control).during("hear from the container process")? {
-        Report::Failed(text) => Err(Error::Child(text)),
-        Report::Ready | Report::Listener(_) | Report::Ended => launch.finish(Status::Running),
+        Report::Failed(text) => return Err(Error::Child(text)),
+        Report::Ready | Report::Listener(_) | Report::Ended => {}
     }
+    let master = match launch.relayed.take() {
+        Some(socket) => terminal::receive(&socket).during("receive the terminal")?,
+        None => None,
+    };
+    Ok((launch.finish(Status::Running)?, master))
 }
 
 /// A container on its way into being; dropped before [`Launch::finish`], it is undone.
@@ -100,11 +115,14 @@ struct Launch {
     pidfd: Option<OwnedFd>,
     done: bool,
     lock: Option<Lock>,
+    /// Where the process sends its terminal.
+    console: Option<UnixStream>,
+    /// Where it arrives, if that is here.
+    relayed: Option<UnixStream>,
 }
 
 impl Launch {
     fn begin(root: &Path, id: &str, options: &Options, log: &Log) -> Result<Self> {
-        refuse_unsupported(options)?;
         let container = Container::new(root, id)?;
         let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
         let mut plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
@@ -130,9 +148,21 @@ impl Launch {
             pidfd: None,
             done: false,
             lock: Some(lock),
+            console: None,
+            relayed: None,
         };
         launch.container.write(&launch.record)?;
         Ok(launch)
+    }
+
+    fn prepare_terminal(&mut self, options: &Options, detached: bool) -> Result<()> {
+        let (asked, socket) = (
+            self.plan.process.terminal.is_some(),
+            options.console_socket.as_deref(),
+        );
+        terminal::check(asked, socket.is_some(), detached)?;
+        (self.console, self.relayed) = terminal::console(asked, socket)?;
+        Ok(())
     }
 
     /// Makes the cgroup and the process, and writes down what is known of it while it sets itself up.
@@ -155,7 +185,8 @@ impl Launch {
                 protect::let_go();
                 drop((ours, directory));
                 // Its copy would keep the container locked until the command is executed.
-                drop(self.lock.take());
+                drop((self.lock.take(), self.relayed.take()));
+                let console = self.console.take();
                 let (preserve_fds, keep_keyring) = (options.preserve_fds, options.no_new_keyring);
                 child::run(
                     &self.plan,
@@ -167,10 +198,12 @@ impl Launch {
                         keep_keyring,
                         await_cgroup,
                         sources,
+                        console,
                     },
                 )
             }
             sys::Cloned::Parent { pid, pidfd } => {
+                self.console = None;
                 self.pidfd = Some(pidfd);
                 let pid = pid.as_raw_nonzero().get();
                 self.record.process = Some(Process::observe(pid)?);
@@ -280,59 +313,9 @@ impl Drop for Launch {
     }
 }
 
-/// What the command line has and this runtime cannot do yet.
-fn refuse_unsupported(options: &Options) -> Result<()> {
-    let asked = [("console-socket", options.console_socket.is_some())];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => Err(Error::Unsupported(format!("option --{name}"))),
-        None => Ok(()),
-    }
-}
-
 /// The name of a socket may have 108 bytes only, so it is reached through the open directory.
 fn listen(container: &Container) -> Result<UnixListener> {
     let directory = File::open(container.directory()).at("open", container.directory())?;
     let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
     UnixListener::bind(path).at("make socket", container.start_socket())
-}
-
-/// Passes every signal on until the process has ended.
-fn supervise(pidfd: &OwnedFd, signals: OwnedFd) -> Result<u8> {
-    let mut signals = File::from(signals);
-    loop {
-        let mut watched = [
-            PollFd::new(pidfd, PollFlags::IN),
-            PollFd::new(&signals, PollFlags::IN),
-        ];
-        match poll(&mut watched, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => other.during("wait for the container process")?,
-        };
-        let ended = watched[0].revents().contains(PollFlags::IN);
-        while let Some(signal) = next_signal(&mut signals) {
-            if signal != libc::SIGCHLD {
-                // It may just have ended.
-                let _ = sys::pidfd_send_signal(pidfd.as_fd(), signal);
-            }
-        }
-        if ended {
-            let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
-                .during("wait for the container process")?;
-            return Ok(shell_status(status));
-        }
-    }
-}
-
-fn next_signal(signals: &mut File) -> Option<i32> {
-    let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
-    std::io::Read::read_exact(signals, &mut information).ok()?;
-    // `ssi_signo` comes first.
-    let number: [u8; 4] = information[..4].try_into().expect("four bytes");
-    i32::try_from(u32::from_ne_bytes(number)).ok()
-}
-
-fn shell_status(status: Option<WaitIdStatus>) -> u8 {
-    let killed = |status: &WaitIdStatus| status.terminating_signal().map(|signal| 128 + signal);
-    let code = status.and_then(|status| status.exit_status().or_else(|| killed(&status)));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }

@@ -33,7 +33,7 @@ mod sys;
 use std::ffi::OsString;
 
 use cli::{Command, Invocation};
-use commands::{events, features, lifecycle, pause, ps, update};
+use commands::{events, exec, features, lifecycle, pause, ps, update};
 use error::{Error, Result, chain};
 use log::Log;
 
@@ -92,7 +92,15 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::State { id } => println!("{}", lifecycle::state(root, id)?),
         Command::Kill { id, signal, all } => lifecycle::kill(root, id, *signal, *all)?,
         Command::Delete { id, force } => lifecycle::delete(root, id, *force)?,
-        Command::Exec { .. } => return Err(unsupported("exec")),
+        Command::Exec { id, options } => {
+            // Callers tell a failure to execute from the command's own status by this number.
+            const NOT_EXECUTED: u8 = 255;
+            let result = exec::exec(root, id, options, log);
+            return Ok(result.unwrap_or_else(|error| {
+                log.error(&format!("exec failed: {}", chain(&error)));
+                NOT_EXECUTED
+            }));
+        }
         Command::List { .. } => return Err(unsupported("list")),
         Command::Ps {
             id,

@@ -22,6 +22,7 @@ use crate::spec::{self, Spec};
 
 pub use namespaces::Namespaces;
 pub use process::Process;
+pub(crate) use process::resolve_any as resolve_process;
 
 /// What one container will be.
 #[derive(Debug)]
@@ -118,10 +119,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     };
     let asked = [
         ("hooks", !spec.hooks.is_empty()),
-        (
-            "process.terminal",
-            process.is_some_and(|process| process.terminal),
-        ),
         (
             "process.apparmorProfile",
             label(process.and_then(|process| process.apparmor_profile.as_ref())),

@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit};
 use crate::error::{Error, Result};
 use crate::process::capabilities::{self, Sets};
 use crate::process::identity::User;
+use crate::process::terminal::Terminal;
 use crate::seccomp::{self, Filter};
 use crate::spec::{self, Spec};
 
@@ -36,14 +37,24 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// The compiled filter.
     pub filter: Option<Filter>,
+    /// What it has for standard streams, if not the caller's.
+    pub terminal: Option<Terminal>,
 }
 
-/// Resolves the process; besides it, warnings and remarks.
+/// Resolves the container's process; besides it, warnings and remarks.
 pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)> {
     let process = spec
         .process
         .as_ref()
         .ok_or_else(|| Error::Config("process is required".into()))?;
+    resolve_any(process, spec)
+}
+
+/// Resolves a process of the container: its own, or one that joins it.
+pub(crate) fn resolve_any(
+    process: &spec::Process,
+    spec: &Spec,
+) -> Result<(Process, Vec<String>, Vec<String>)> {
     let program = process.args.first().filter(|program| !program.is_empty());
     let program = program
         .ok_or_else(|| Error::Config("process.args: no command".into()))?
@@ -91,6 +102,7 @@ pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)
         oom_score_adj: process.oom_score_adj.map(check_oom_score).transpose()?,
         no_new_privileges: process.no_new_privileges,
         filter,
+        terminal: Terminal::resolve(process.terminal, process.console_size)?,
     };
     Ok((process, warnings, remarks))
 }

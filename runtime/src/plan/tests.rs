@@ -32,7 +32,6 @@ fn what_cannot_be_done_is_refused_by_name() {
             json!({ "prestart": [{ "path": "/bin/true" }] }),
             "hooks",
         ),
-        ("/process/terminal", json!(true), "process.terminal"),
         (
             "/process/apparmorProfile",
             json!("p"),

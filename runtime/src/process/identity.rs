@@ -15,7 +15,7 @@ use rustix::thread::{
     set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::process::capabilities::Sets;
 
 /// Searched when the environment has no `PATH`.
@@ -50,10 +50,11 @@ pub(crate) fn assume(user: &User, sets: &Sets) -> Result<()> {
 
 /// Finds the file to execute: `name` itself if it has a slash, else the first match in `PATH`.
 ///
-/// Fails as execvp does: EACCES if something was found that may not be executed, else ENOENT.
+/// Fails as execvp does: EACCES if something was found that may not be executed, else ENOENT. The words of the errors
+/// are those that engines look for.
 pub(crate) fn find_program(name: &str, env: &[CString]) -> Result<CString> {
     if name.contains('/') {
-        executable(Path::new(name)).at("execute", name)?;
+        executable(Path::new(name)).map_err(|errno| unfit(name, errno))?;
         return CString::new(name)
             .map_err(|_| Errno::INVAL)
             .at("execute", name);
@@ -77,7 +78,23 @@ pub(crate) fn find_program(name: &str, env: &[CString]) -> Result<CString> {
             Err(_) => {}
         }
     }
-    Err(reason).at("find in $PATH the command", name)
+    Err(match reason {
+        Errno::NOENT => Error::Container(format!(
+            "exec: {name:?}: executable file not found in $PATH"
+        )),
+        reason => unfit(name, reason),
+    })
+}
+
+fn unfit(name: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT => Error::Container(format!("exec: {name:?}: no such file or directory")),
+        Errno::ACCESS => Error::Container(format!("exec: {name:?}: permission denied")),
+        errno => Error::System {
+            operation: format!("exec: {name:?}"),
+            source: errno.into(),
+        },
+    }
 }
 
 fn executable(path: &Path) -> Result<(), Errno> {

@@ -1,4 +1,8 @@
-//! The process of the container: what is applied to it between the finished root and the execve.
+//! The process of the container: what is applied to it between the finished root and the execve, and what the
+//! runtime does for it in the foreground.
 
 pub mod capabilities;
+pub(crate) mod execution;
 pub mod identity;
+pub(crate) mod supervise;
+pub mod terminal;

@@ -62,6 +62,18 @@ fn perform(command: &[&str]) -> String {
             );
             format!("int80 {answer}")
         }
+        ["link", path] => result(fs::read_link(path).map(|path| path.display().to_string())),
+        ["read-line"] => {
+            let mut line = String::new();
+            result(std::io::stdin().read_line(&mut line).map(|_| format!("read {line:?}")))
+        }
+        // Rows and columns of the terminal that is the standard input.
+        ["winsize"] => {
+            const TIOCGWINSZ: u64 = 0x5413;
+            let mut size = [0_u16; 4];
+            let answer = raw(16, [0, TIOCGWINSZ, size.as_mut_ptr() as u64]);
+            format!("winsize {answer} {} {}", size[0], size[1])
+        }
         ["mknod", path, device] => {
             let path = std::ffi::CString::new(*path).expect("no NUL");
             const CHARACTER: u64 = 0o020_666;
@@ -103,7 +115,8 @@ fn int80(number: u32, first: u64) -> i32 {
 
 fn raw(number: u64, arguments: [u64; 3]) -> i64 {
     let answer: i64;
-    // SAFETY: the calls that the tests make (getppid, keyctl, mknod …) write to no memory of ours.
+    // SAFETY: the calls that the tests make (getppid, keyctl, mknod …) write to no memory of ours but the array
+    // of `winsize`.
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as i64 => answer, in("rdi") arguments[0],
             in("rsi") arguments[1], in("rdx") arguments[2], out("rcx") _, out("r11") _);

@@ -22,13 +22,13 @@ fn missing_command_is_an_error_that_leaves_nothing() {
     for (command, expected) in [
         (
             "no-such-command",
-            "find in $PATH the command no-such-command: No such file or directory",
+            "exec: \"no-such-command\": executable file not found in $PATH",
         ),
         (
             "/no/such/command",
-            "execute /no/such/command: No such file or directory",
+            "exec: \"/no/such/command\": no such file or directory",
         ),
-        ("/bin", "execute /bin: Permission denied"),
+        ("/bin", "exec: \"/bin\": permission denied"),
     ] {
         let Some(bundle) = crate::harness::bundle() else {
             return;

@@ -3,6 +3,7 @@
 mod confinement;
 mod documents;
 mod escapes;
+mod exec;
 mod harness;
 mod lifecycle;
 mod limits;
@@ -12,4 +13,5 @@ mod pause;
 mod root;
 mod seccomp;
 mod storm;
+mod terminal;
 mod update;

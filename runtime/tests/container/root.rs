@@ -285,6 +285,6 @@ fn search_in_path_happens_inside() {
         bundle
             .run()
             .failure()
-            .contains("find in $PATH the command helper: Permission denied")
+            .contains("exec: \"helper\": permission denied")
     );
 }
