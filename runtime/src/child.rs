@@ -20,7 +20,7 @@ use crate::mount::idmap::Sources;
 use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
 use crate::plan::Plan;
-use crate::process::{execution, terminal};
+use crate::process::{execution, label, terminal};
 use crate::{report, sys};
 
 /// What the process gets from the runtime besides the plan.
@@ -75,6 +75,7 @@ fn live(
         report::await_go(&mut control).during("wait for the cgroup")?;
     }
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
+    let mut labels = label::open(&plan.process.labels)?;
     let (cwd, terminal) = build_root(plan, sources, console)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
     if let Some(terminal) = terminal {
@@ -89,7 +90,12 @@ fn live(
         }
         None => report::await_go(&mut control).during("wait for the start")?,
     }
-    Err(execution::execute(&plan.process, &program, &mut control))
+    Err(execution::execute(
+        &plan.process,
+        &program,
+        &mut labels,
+        &mut control,
+    ))
 }
 
 /// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.
@@ -101,7 +107,8 @@ fn isolate(
 ) -> Result<()> {
     sys::reset_signals();
     umask(Mode::empty());
-    sys::close_on_exec_from(3 + preserve_fds).during("mark descriptors close-on-exec")?;
+    sys::close_on_exec_from(3 + plan.process.listen_fds + preserve_fds)
+        .during("mark descriptors close-on-exec")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
     setsid().during("make a session")?;
     if !keep_keyring {

@@ -33,7 +33,7 @@ mod sys;
 use std::ffi::OsString;
 
 use cli::{Command, Invocation};
-use commands::{events, exec, features, lifecycle, pause, ps, update};
+use commands::{events, exec, features, lifecycle, list, pause, ps, update};
 use error::{Error, Result, chain};
 use log::Log;
 
@@ -101,7 +101,7 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
                 NOT_EXECUTED
             }));
         }
-        Command::List { .. } => return Err(unsupported("list")),
+        Command::List { json, quiet } => print!("{}", list::list(root, *json, *quiet)?),
         Command::Ps {
             id,
             json,
@@ -125,8 +125,4 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Help => print!("{}", cli::USAGE),
     }
     Ok(0)
-}
-
-fn unsupported(command: &str) -> Error {
-    Error::Unsupported(format!("command {command}"))
 }

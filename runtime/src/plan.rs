@@ -113,37 +113,12 @@ fn check_version(version: &str) -> Result<()> {
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
-    let process = spec.process.as_ref();
-    let label = |label: Option<&String>| {
-        label.is_some_and(|label| !label.is_empty() && label != "unconfined")
-    };
     let asked = [
         ("hooks", !spec.hooks.is_empty()),
-        (
-            "process.apparmorProfile",
-            label(process.and_then(|process| process.apparmor_profile.as_ref())),
-        ),
-        (
-            "process.selinuxLabel",
-            label(process.and_then(|process| process.selinux_label.as_ref())),
-        ),
-        (
-            "process.scheduler",
-            process.is_some_and(|process| process.scheduler.is_some()),
-        ),
-        (
-            "process.ioPriority",
-            process.is_some_and(|process| process.io_priority.is_some()),
-        ),
-        (
-            "process.execCPUAffinity",
-            process.is_some_and(|process| process.exec_cpu_affinity.is_some()),
-        ),
         ("linux.uidMappings", !linux.uid_mappings.is_empty()),
         ("linux.gidMappings", !linux.gid_mappings.is_empty()),
         ("linux.timeOffsets", !linux.time_offsets.is_empty()),
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.personality", linux.personality.is_some()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),

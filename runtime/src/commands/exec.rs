@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Result, chain};
 use crate::log::Log;
 use crate::plan::{self, Process};
 use crate::process::supervise::supervise;
-use crate::process::{execution, terminal};
+use crate::process::{execution, label, terminal};
 use crate::report::{self, Report};
 use crate::seccomp::notify;
 use crate::spec::{self, Capabilities, Spec};
@@ -224,6 +224,8 @@ impl Joining<'_> {
         }
         // Inherited: the process can be seen from inside as soon as it exists.
         set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
+        // Inherited too; the last ones are set once it is in the cgroup.
+        self.process.attributes.bind_processors(0)?;
         let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
         let made = sys::clone3(0, directory.as_ref()).during("make a process in the container")?;
         let (pid, pidfd) = match made {
@@ -289,13 +291,16 @@ impl Joining<'_> {
         }
         sys::reset_signals();
         umask(Mode::empty());
-        sys::close_on_exec_from(3 + self.preserve_fds).during("mark descriptors close-on-exec")?;
+        sys::close_on_exec_from(3 + process.listen_fds + self.preserve_fds)
+            .during("mark descriptors close-on-exec")?;
         setsid().during("make a session")?;
         sys::join_new_session_keyring().during("leave the session keyring")?;
         if let Some(score) = process.oom_score_adj {
             let path = Path::new("/proc/self/oom_score_adj");
             fs::write(path, score.to_string()).at("write", path)?;
         }
+        process.attributes.bind_processors(1)?;
+        let mut labels = label::open(&process.labels)?;
         execution::apply_limits(process)?;
         join(self.target, self.namespaces & !libc::CLONE_NEWPID)?;
         // From here on `/` is the container's.
@@ -311,7 +316,7 @@ impl Joining<'_> {
             report::send_ready(control).during("report to the runtime")?;
             report::await_go(control).during("wait for the seccomp agent")?;
         }
-        Err(execution::execute(process, &program, control))
+        Err(execution::execute(process, &program, &mut labels, control))
     }
 }
 

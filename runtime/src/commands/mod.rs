@@ -4,6 +4,7 @@ pub mod events;
 pub mod exec;
 pub mod features;
 pub mod lifecycle;
+pub mod list;
 pub mod pause;
 pub mod ps;
 pub mod spec;

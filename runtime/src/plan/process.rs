@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit};
 
 use crate::error::{Error, Result};
+use crate::process::attributes::Attributes;
 use crate::process::capabilities::{self, Sets};
 use crate::process::identity::User;
+use crate::process::label::Label;
+use crate::process::listen;
 use crate::process::terminal::Terminal;
 use crate::seccomp::{self, Filter};
 use crate::spec::{self, Spec};
@@ -39,6 +42,12 @@ pub struct Process {
     pub filter: Option<Filter>,
     /// What it has for standard streams, if not the caller's.
     pub terminal: Option<Terminal>,
+    /// Scheduling and the like.
+    pub attributes: Attributes,
+    /// Labels of security modules.
+    pub labels: Vec<Label>,
+    /// How many sockets of the caller's it inherits (`LISTEN_FDS`).
+    pub listen_fds: u32,
 }
 
 /// Resolves the container's process; besides it, warnings and remarks.
@@ -103,6 +112,9 @@ pub(crate) fn resolve_any(
         no_new_privileges: process.no_new_privileges,
         filter,
         terminal: Terminal::resolve(process.terminal, process.console_size)?,
+        attributes: Attributes::resolve(process, spec)?,
+        labels: Label::resolve(process)?,
+        listen_fds: listen::count(),
     };
     Ok((process, warnings, remarks))
 }

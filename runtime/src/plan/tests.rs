@@ -33,9 +33,9 @@ fn what_cannot_be_done_is_refused_by_name() {
             "hooks",
         ),
         (
-            "/process/apparmorProfile",
-            json!("p"),
-            "process.apparmorProfile",
+            "/process/scheduler",
+            json!({ "policy": "SCHED_NONE" }),
+            "process.scheduler",
         ),
         ("/process/args", json!([]), "process.args"),
         ("/process/args", json!(["a\0b"]), "process.args"),
@@ -66,7 +66,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("/linux/readonlyPaths", json!(["/"]), "readonlyPaths"),
         (
             "/linux/personality",
-            json!({ "domain": "LINUX32" }),
+            json!({ "domain": "MINIX" }),
             "personality",
         ),
         ("/linux/cgroupsPath", json!("/a/../../b"), "cgroupsPath"),

@@ -10,7 +10,8 @@ use rustix::fs::{FileType, Mode, fchown, fstat};
 use rustix::process::{Uid, setrlimit, umask};
 use rustix::thread::set_no_new_privs;
 
-use super::identity;
+use super::label::Pending;
+use super::{identity, listen};
 use crate::error::{Context, Error, Result};
 use crate::plan::Process;
 use crate::seccomp::notify;
@@ -28,7 +29,7 @@ pub(crate) fn apply_limits(process: &Process) -> Result<()> {
     for &(resource, limit) in &process.rlimits {
         setrlimit(resource, limit).during(format!("set process.rlimits {resource:?}"))?;
     }
-    Ok(())
+    process.attributes.apply()
 }
 
 /// Becomes what the command will be, inside the finished root. Returns the file to execute and the environment.
@@ -50,6 +51,7 @@ pub(crate) fn drop_privileges(process: &Process, control: &mut UnixStream) -> Re
         let entry = [b"HOME=", home.as_os_str().as_bytes()].concat();
         env.push(CString::new(entry).map_err(|_| Error::Child("NUL in /etc/passwd".into()))?);
     }
+    listen::announce(process.listen_fds, &mut env);
     let path = identity::find_program(&process.program, &env)?;
     umask(Mode::from_raw_mode(process.umask));
     // Only this runtime can give a listener to its agent, and it may be gone when the command is started.
@@ -65,8 +67,16 @@ pub(crate) fn listens(process: &Process) -> bool {
     filter.is_some_and(|filter| filter.listener.is_some())
 }
 
-/// Executes the command; returns only with the reason why not.
-pub(crate) fn execute(process: &Process, program: &Program, control: &mut UnixStream) -> Error {
+/// Executes the command; returns only with the reason why not. `labels` were opened before the host's `/proc` was gone.
+pub(crate) fn execute(
+    process: &Process,
+    program: &Program,
+    labels: &mut [Pending],
+    control: &mut UnixStream,
+) -> Error {
+    if let Some(Err(error)) = labels.iter_mut().map(Pending::write).find(Result::is_err) {
+        return error;
+    }
     // With no_new_privs the filter needs no privilege, and goes on last: so it need not allow what the runtime does.
     if process.no_new_privileges
         && !listens(process)

@@ -141,3 +141,60 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
         other => other.map(drop),
     }
 }
+
+/// What [`set_scheduling`] sets (`sched_setattr(2)`). Times are in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the names and their meaning are the system call's"
+)]
+pub struct SchedulingAttributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// Gives this process a scheduling policy.
+pub(crate) fn set_scheduling(attributes: &SchedulingAttributes) -> io::Result<()> {
+    /// `struct sched_attr` in its first version.
+    #[repr(C)]
+    struct Raw {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let raw = Raw {
+        size: size_of::<Raw>() as u32,
+        policy: attributes.policy,
+        flags: attributes.flags,
+        nice: attributes.nice,
+        priority: attributes.priority,
+        runtime: attributes.runtime,
+        deadline: attributes.deadline,
+        period: attributes.period,
+    };
+    // SAFETY: the kernel reads as many bytes as `size` says, which live through the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) }).map(drop)
+}
+
+/// Gives this process an I/O priority, class and level in one number (`ioprio_set(2)`).
+pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) }).map(drop)
+}
+
+/// Gives this process an execution domain (`personality(2)`).
+pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    check(unsafe { libc::personality(persona) }.into()).map(drop)
+}

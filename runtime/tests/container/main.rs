@@ -1,5 +1,6 @@
 //! Drives the real runtime as root: each test is a claim about a container.
 
+mod attributes;
 mod confinement;
 mod documents;
 mod escapes;
