@@ -33,3 +33,8 @@ fn run_in_guest(name: &str) -> Result<()> {
 fn container_tests_pass_in_pure_cgroup_v2() -> Result<()> {
     run_in_guest("container")
 }
+
+#[test]
+fn runtime_conforms_to_the_specification_in_pure_cgroup_v2() -> Result<()> {
+    run_in_guest("conformance")
+}
