@@ -298,7 +298,8 @@ impl Cgroup {
         self.unified.as_ref().map(open).transpose()
     }
 
-    /// Whether a new process must be put in by [`Cgroup::place`], or a later one by [`Cgroup::attach`], before it does anything.
+    /// Whether a new process must be put in before it does anything: the container's first by [`Cgroup::place`], a
+    /// later one by [`Cgroup::attach`].
     pub(crate) fn needs_attach(&self) -> bool {
         !self.legacy.is_empty() || self.unit.is_some()
     }
