@@ -1,7 +1,7 @@
 //! New instances of filesystems, and new options for those that are mounted.
 
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -10,7 +10,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick,
 };
 
-use super::{Mount, open_bind};
+use super::options::Attributes;
+use super::{Mount, open_bind, set};
 use crate::error::{Context, Error, Result};
 
 /// A name, with a value or alone.
@@ -22,12 +23,17 @@ const MAX_VALUE_BYTES: usize = 255;
 /// Filesystems of the kernel's own. Others are opened read-only if they are mounted so: their device may be.
 const VIRTUAL: [&str; 6] = ["tmpfs", "proc", "sysfs", "devpts", "mqueue", "ramfs"];
 
+const RESTRICTIONS: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC;
+
 /// A new instance as the mount wants it, or what stands for it in a user namespace.
 pub(super) fn make(kind: &str, name: Option<&str>, mount: &Mount) -> Result<OwnedFd> {
     let parameters = parameters(kind, mount);
     match new_filesystem(kind, name, &parameters) {
         Err(error) => match (errno(&error), mount.substitute) {
-            (Some(Errno::PERM), Some(path)) => open_bind(Path::new(path), true),
+            (Some(Errno::PERM), Some(path)) => substitute(path, mount),
             // The group that terminals belong to by custom need not exist in a user namespace.
             (Some(Errno::INVAL), _) if kind == "devpts" => {
                 match without_unmapped_gid(&parameters) {
@@ -39,6 +45,17 @@ pub(super) fn make(kind: &str, name: Option<&str>, mount: &Mount) -> Result<Owne
         },
         made => made,
     }
+}
+
+/// What the host has mounted below comes along, so it gets the same restrictions.
+fn substitute(path: &'static str, mount: &Mount) -> Result<OwnedFd> {
+    let copy = open_bind(Path::new(path), true)?;
+    let restrictions = Attributes {
+        set: mount.options.attributes.set & RESTRICTIONS,
+        clear: 0,
+    };
+    set(copy.as_fd(), true, restrictions).at("restrict what is bound of", path)?;
+    Ok(copy)
 }
 
 fn parameters(kind: &str, mount: &Mount) -> Vec<Parameter> {

@@ -278,3 +278,45 @@ fn root_that_covers_the_hosts_works_like_one_that_replaces_it() {
         "{output:?}"
     );
 }
+
+#[test]
+fn mapped_root_gets_sources_that_it_could_not_reach() {
+    let Some(mut bundle) = bundle() else { return };
+    let hidden = bundle.directory.join("hidden");
+    fs::create_dir_all(hidden.join("volume")).expect("made");
+    fs::write(hidden.join("volume/file"), "volume").expect("written");
+    for path in [&hidden, &bundle.directory] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("changed");
+    }
+    for path in [bundle.root(), bundle.root().join("bin")] {
+        chown(path, Some(100_000), Some(100_000)).expect("we are root");
+    }
+    let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 3 }]);
+    bundle.config["linux"]["uidMappings"] = mapping.clone();
+    bundle.config["linux"]["gidMappings"] = mapping;
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "type": "user" }));
+    let bind = |destination: &str| json!({ "destination": destination, "type": "bind", "source": "hidden/volume", "options": ["rbind", "ro", "rprivate"] });
+    let bundle = bundle
+        .mount(bind("/data"))
+        .mount(json!({ "destination": "/terminals", "type": "devpts", "source": "devpts", "options": ["newinstance", "gid=5"] }))
+        .command("cat /data/file ; write /data/file x ; write /dev/null x ; stat /sys/class ; cat /proc/self/mountinfo");
+    let output = bundle.run();
+    if output.stderr.contains("unsupported") {
+        eprintln!("skipped: {}", output.stderr);
+        return;
+    }
+    assert_eq!(output.lines()[..3], ["volume", EROFS, "ok"], "{output:?}");
+    // The network namespace is not its own, so the host's sysfs serves, read-only with all below.
+    let below = |line: &&str| {
+        line.split(' ')
+            .nth(4)
+            .is_some_and(|at| at.starts_with("/sys"))
+    };
+    for line in output.stdout.lines().filter(below) {
+        assert!(line.contains(" ro,"), "{line}");
+    }
+    line(&output, "/terminals");
+}
