@@ -16,11 +16,14 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cgroup;
 use crate::error::{Context, Result, chain};
+use crate::hooks;
 use crate::mount::idmap::Sources;
 use crate::mount::tree::{Missing, Tree};
 use crate::mount::{self, devices, rootfs};
 use crate::plan::Plan;
-use crate::process::{execution, label, terminal};
+use crate::process::{execution, identity, label, terminal};
+use crate::spec::IdMapping;
+use crate::state::Status;
 use crate::{report, sys};
 
 /// What the process gets from the runtime besides the plan.
@@ -36,8 +39,8 @@ pub(crate) struct Inheritance {
     pub(crate) preserve_fds: u32,
     /// Whether to keep the caller's session keyring.
     pub(crate) keep_keyring: bool,
-    /// Whether to wait until the runtime has put the process into its cgroups.
-    pub(crate) await_cgroup: bool,
+    /// Whether the runtime has something to do to this process first; it gives the word over `control`.
+    pub(crate) wait: bool,
     /// Mounts that the runtime has opened for the process.
     pub(crate) sources: Sources,
     /// Where to send the terminal, if the process has one.
@@ -45,13 +48,19 @@ pub(crate) struct Inheritance {
 }
 
 /// Sets up, waits for the word, executes. Never returns to the copy of the runtime's code.
-pub(crate) fn run(plan: &Plan, inheritance: Inheritance) -> ! {
+///
+/// `state` gives the state document for a hook that this process runs.
+pub(crate) fn run(
+    plan: &Plan,
+    inheritance: Inheritance,
+    state: &dyn Fn(Status) -> Result<Vec<u8>>,
+) -> ! {
     let mut control = match inheritance.control.try_clone() {
         Ok(control) => control,
         Err(_) => sys::exit_now(1),
     };
     let mut starter = None;
-    let Err(error) = live(plan, inheritance, &mut starter);
+    let Err(error) = live(plan, inheritance, state, &mut starter);
     report::send_failure(starter.as_mut().unwrap_or(&mut control), &chain(&error));
     sys::exit_now(1)
 }
@@ -59,6 +68,7 @@ pub(crate) fn run(plan: &Plan, inheritance: Inheritance) -> ! {
 fn live(
     plan: &Plan,
     inheritance: Inheritance,
+    state: &dyn Fn(Status) -> Result<Vec<u8>>,
     starter: &mut Option<UnixStream>,
 ) -> Result<std::convert::Infallible> {
     let Inheritance {
@@ -67,21 +77,28 @@ fn live(
         namespaces,
         preserve_fds,
         keep_keyring,
-        await_cgroup,
+        wait,
         sources,
         console,
     } = inheritance;
-    if await_cgroup {
-        report::await_go(&mut control).during("wait for the cgroup")?;
+    if wait {
+        report::await_go(&mut control).during("wait for the runtime")?;
     }
     isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
     let mut labels = label::open(&plan.process.labels)?;
-    let (cwd, terminal) = build_root(plan, sources, console)?;
+    let (tree, terminal) = build_root(plan, sources, console)?;
+    run_create_hooks(plan, &mut control, state)?;
+    let cwd = finish_root(plan, &tree)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
     if let Some(terminal) = terminal {
         terminal::take(&terminal)?;
     }
-    execution::apply_limits(&plan.process)?;
+    // In a user namespace the runtime sets them: they may need the host's privilege.
+    if plan.namespaces.has(libc::CLONE_NEWUSER) {
+        plan.process.attributes.apply()?;
+    } else {
+        execution::apply_limits(&plan.process)?;
+    }
     let program = execution::drop_privileges(&plan.process, &mut control)?;
     report::send_ready(&mut control).during("report to the runtime")?;
     match start {
@@ -89,6 +106,10 @@ fn live(
             *starter = Some(report::accept_go(&listener).during("wait for the start")?)
         }
         None => report::await_go(&mut control).during("wait for the start")?,
+    }
+    if !plan.hooks.start_container.is_empty() {
+        let state = state(Status::Created)?;
+        hooks::run("startContainer", &plan.hooks.start_container, &state)?;
     }
     Err(execution::execute(
         &plan.process,
@@ -109,12 +130,16 @@ fn isolate(
     umask(Mode::empty());
     sys::close_on_exec_from(3 + plan.process.listen_fds + preserve_fds)
         .during("mark descriptors close-on-exec")?;
+    if plan.namespaces.new & libc::CLONE_NEWTIME != 0 {
+        make_time_namespace(&plan.namespaces.time_offsets)?;
+    }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
     setsid().during("make a session")?;
     if !keep_keyring {
         sys::join_new_session_keyring().during("leave the session keyring")?;
     }
-    if let Some(score) = plan.process.oom_score_adj {
+    let own_user = plan.namespaces.has(libc::CLONE_NEWUSER);
+    if let Some(score) = plan.process.oom_score_adj.filter(|_| !own_user) {
         let path = Path::new("/proc/self/oom_score_adj");
         std::fs::write(path, score.to_string()).at("write", path)?;
     }
@@ -133,14 +158,39 @@ fn isolate(
     Ok(())
 }
 
-/// Builds the root and moves into it. Returns the working directory and the terminal.
+/// The execve enters it (time_namespaces(7)); until then its clocks can be set.
+fn make_time_namespace(offsets: &str) -> Result<()> {
+    sys::unshare(libc::CLONE_NEWTIME).during("make a time namespace")?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let path = Path::new("/proc/self/timens_offsets");
+    std::fs::write(path, offsets).at("set linux.timeOffsets in", path)
+}
+
+/// Builds the root. Returns it and the terminal.
 fn build_root(
     plan: &Plan,
     mut sources: Sources,
     console: Option<UnixStream>,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
-    let opened = sources.root.take();
-    let tree = rootfs::prepare(&plan.root, &plan.mounts, &plan.process.cwd, opened)?;
+) -> Result<(Tree, Option<OwnedFd>)> {
+    // In a user namespace this is still the host's root, who reaches the directory, but who can own no file there.
+    let own_user = plan.namespaces.has(libc::CLONE_NEWUSER);
+    let early = plan.root.source != rootfs::Source::Directory;
+    if own_user && early {
+        become_owner(plan)?;
+    }
+    let (opened, in_place) = (sources.root.take(), plan.hooks.see_root());
+    let tree = rootfs::prepare(
+        &plan.root,
+        &plan.mounts,
+        &plan.process.cwd,
+        opened,
+        in_place,
+    )?;
+    if own_user && !early {
+        become_owner(plan)?;
+    }
     let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
         true => None,
         false => Some(cgroup::own_path()?),
@@ -160,6 +210,41 @@ fn build_root(
         }
         _ => None,
     };
+    Ok((tree, terminal))
+}
+
+/// Becomes root of the user namespace, or the first user that it has.
+fn become_owner(plan: &Plan) -> Result<()> {
+    let first = |mappings: &[IdMapping]| {
+        let ids = mappings.iter().map(|mapping| mapping.container_id);
+        ids.min().unwrap_or(0)
+    };
+    let uid = first(&plan.namespaces.uid_mappings);
+    let gid = first(&plan.namespaces.gid_mappings);
+    identity::become_owner(uid, gid)?;
+    // The kernel reset it with the user.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")
+}
+
+/// Lets the runtime run its hooks, then runs those that belong into the container's namespaces.
+fn run_create_hooks(
+    plan: &Plan,
+    control: &mut UnixStream,
+    state: &dyn Fn(Status) -> Result<Vec<u8>>,
+) -> Result<()> {
+    if !plan.hooks.create_runtime.is_empty() {
+        report::send_mounted(control).during("report to the runtime")?;
+        report::await_go(control).during("wait for the hooks")?;
+    }
+    if !plan.hooks.create_container.is_empty() {
+        let state = state(Status::Creating)?;
+        hooks::run("createContainer", &plan.hooks.create_container, &state)?;
+    }
+    Ok(())
+}
+
+/// Hardens the root and moves into it. Returns the working directory.
+fn finish_root(plan: &Plan, tree: &Tree) -> Result<OwnedFd> {
     write_sysctls(&plan.sysctl)?;
     if let Some(name) = &plan.hostname {
         sethostname(name.as_bytes()).during(format!("set hostname {name:?}"))?;
@@ -167,15 +252,11 @@ fn build_root(
     if let Some(name) = &plan.domainname {
         setdomainname(name.as_bytes()).during(format!("set domainname {name:?}"))?;
     }
-    rootfs::make_readonly(&tree, &plan.readonly_paths)?;
-    rootfs::mask(
-        &tree,
-        &plan.masked_paths,
-        devices::open_null(&tree)?.as_ref(),
-    )?;
-    let cwd = find_cwd(&tree, &plan.process.cwd)?;
-    rootfs::seal(&tree, &plan.root)?;
-    Ok((cwd, terminal))
+    rootfs::make_readonly(tree, &plan.readonly_paths)?;
+    rootfs::mask(tree, &plan.masked_paths, devices::open_null(tree)?.as_ref())?;
+    let cwd = find_cwd(tree, &plan.process.cwd)?;
+    rootfs::seal(tree, &plan.root)?;
+    Ok(cwd)
 }
 
 /// Makes `/dev/console` the terminal of the process (config-linux.md, "Default Devices"). What the image has there

@@ -49,6 +49,9 @@ pub enum Error {
     /// The container's own process reported a failure before it executed the command.
     #[error("start container process: {0}")]
     Child(String),
+    /// A hook could not be executed, or failed.
+    #[error("{0}")]
+    Hook(String),
     /// The command line is wrong.
     #[error("{0}")]
     Usage(String),

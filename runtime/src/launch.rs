@@ -1,6 +1,9 @@
 //! `create` and `run`: from a bundle to a process that is set up or executed.
 //!
-//! Whatever fails on the way, nothing is left: no process, no cgroup, no state.
+//! Whatever fails on the way, or a signal that asks this process to end, leaves nothing: no process, no cgroup, no
+//! state. `spawn` makes the process.
+
+mod spawn;
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -8,22 +11,21 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitId, WaitIdOptions, prlimit, waitid};
 
 use crate::cgroup::Cgroup;
-use crate::child::{self, Inheritance};
 use crate::cli::CgroupManager;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, chain};
+use crate::hooks;
 use crate::log::{self, Log};
-use crate::mount::idmap::Sources;
 use crate::plan::Plan;
 use crate::process::supervise::supervise;
 use crate::process::terminal;
 use crate::report::{self, Report};
 use crate::seccomp::notify;
-use crate::state::{self, Container, Lock, Process, Record, Status};
-use crate::{protect, spec, sys};
+use crate::state::{Container, Lock, Record, Status};
+use crate::{spec, sys};
 
 /// The options of `create` and `run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,9 +51,10 @@ pub fn create(root: &Path, id: &str, options: &Options, log: &Log) -> Result<()>
     let mut launch = Launch::begin(root, id, options, log)?;
     launch.prepare_terminal(options, true)?;
     let listener = listen(&launch.container)?;
-    let control = launch.spawn(Some(listener), options)?;
-    launch.await_ready(control)?;
-    launch.finish(Status::Created)?;
+    let mut control = launch.spawn(Some(listener), options)?;
+    launch.await_ready(&mut control)?;
+    launch.enter(Status::Created)?;
+    launch.finish();
     Ok(())
 }
 
@@ -71,48 +74,56 @@ pub fn run_foreground(
     keep: bool,
     log: &Log,
 ) -> Result<u8> {
-    // Blocked before the process exists, so none is lost.
-    let signals = sys::signals_as_file().during("receive signals")?;
-    let (pidfd, master) = execute(root, id, options, false, log)?;
-    let status = supervise(pidfd.as_fd(), signals, master);
+    let (pidfd, signals, master) = execute(root, id, options, false, log)?;
+    let status = supervise(pidfd.as_fd(), signals.into(), master);
     if !keep {
-        crate::commands::lifecycle::delete(root, id, true)?;
+        crate::commands::lifecycle::delete(root, id, true, log)?;
     }
     status
 }
 
-/// Returns the process, and its terminal if that is to be relayed.
+/// Returns the process, the signals to pass on to it, and its terminal if that is to be relayed.
 fn execute(
     root: &Path,
     id: &str,
     options: &Options,
     detached: bool,
     log: &Log,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
+) -> Result<(OwnedFd, File, Option<OwnedFd>)> {
     let mut launch = Launch::begin(root, id, options, log)?;
     launch.prepare_terminal(options, detached)?;
-    let control = launch.spawn(None, options)?;
-    let mut control = launch.await_ready(control)?;
+    let mut control = launch.spawn(None, options)?;
+    launch.await_ready(&mut control)?;
     report::send_go(&mut control).during("start the container process")?;
-    match report::receive(&mut control).during("hear from the container process")? {
+    match launch.hear(&mut control)? {
         Report::Failed(text) => return Err(Error::Child(text)),
-        Report::Ready | Report::Listener(_) | Report::Ended => {}
+        Report::Mounted | Report::Ready | Report::Listener(_) | Report::Ended => {
+            launch.enter(Status::Running)?
+        }
+    }
+    let poststart = &launch.plan.hooks.poststart;
+    if !poststart.is_empty() {
+        hooks::run("poststart", poststart, &launch.hook_state(Status::Running)?)?;
     }
     let master = match launch.relayed.take() {
         Some(socket) => terminal::receive(&socket).during("receive the terminal")?,
         None => None,
     };
-    Ok((launch.finish(Status::Running)?, master))
+    let (pidfd, signals) = launch.finish();
+    Ok((pidfd, signals, master))
 }
 
 /// A container on its way into being; dropped before [`Launch::finish`], it is undone.
-struct Launch {
+struct Launch<'a> {
     plan: Plan,
     container: Container,
     record: Record,
     cgroup: Option<Cgroup>,
     pid_file: Option<PathBuf>,
     pidfd: Option<OwnedFd>,
+    /// Blocked since before there was anything to undo; all that arrive are read here.
+    signals: Option<File>,
+    log: &'a Log,
     done: bool,
     lock: Option<Lock>,
     /// Where the process sends its terminal.
@@ -121,11 +132,13 @@ struct Launch {
     relayed: Option<UnixStream>,
 }
 
-impl Launch {
-    fn begin(root: &Path, id: &str, options: &Options, log: &Log) -> Result<Self> {
+impl<'a> Launch<'a> {
+    fn begin(root: &Path, id: &str, options: &Options, log: &'a Log) -> Result<Self> {
         let container = Container::new(root, id)?;
         let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
-        let mut plan = Plan::new(spec::load(&bundle)?, &bundle, id)?;
+        let path = bundle.join("config.json");
+        let text = spec::read(&path)?;
+        let mut plan = Plan::new(spec::parse(&text, &path)?, &bundle, id)?;
         plan.root.pivot = !options.no_pivot;
         plan.warnings.iter().for_each(|text| log.warn(text));
         plan.remarks.iter().for_each(|text| log.debug(text));
@@ -136,21 +149,25 @@ impl Launch {
             cgroup: None,
             created: log::timestamp(SystemTime::now()),
             annotations: plan.annotations.clone(),
+            late_hooks: !(plan.hooks.poststart.is_empty() && plan.hooks.poststop.is_empty()),
         };
+        let signals = File::from(sys::signals_as_file().during("receive signals")?);
         let lock = container.create()?;
-        let pid_file = options.pid_file.clone();
         let launch = Self {
             plan,
             container,
             record,
             cgroup: None,
-            pid_file,
+            pid_file: options.pid_file.clone(),
             pidfd: None,
+            signals: Some(signals),
+            log,
             done: false,
             lock: Some(lock),
             console: None,
             relayed: None,
         };
+        launch.container.write_config(&text)?;
         launch.container.write(&launch.record)?;
         Ok(launch)
     }
@@ -165,88 +182,68 @@ impl Launch {
         Ok(())
     }
 
-    /// Makes the cgroup and the process, and writes down what is known of it while it sets itself up.
-    fn spawn(&mut self, start: Option<UnixListener>, options: &Options) -> Result<UnixStream> {
-        let cgroup = self.cgroup.insert(Cgroup::prepare(
-            &self.plan.cgroup,
-            &self.plan.limits,
-            options.cgroup_manager,
-        )?);
-        let directory = cgroup.open()?;
-        let await_cgroup = cgroup.needs_attach();
-        let namespaces = self.open_namespaces()?;
-        let mapped = self.plan.namespaces.has(libc::CLONE_NEWUSER);
-        let sources = Sources::open(&self.plan.root, &self.plan.mounts, mapped)?;
-        let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
-        // A cgroup namespace is made by the process itself, once it is in its cgroup.
-        let new = self.plan.namespaces.new & !libc::CLONE_NEWCGROUP;
-        match sys::clone3(new as u64, directory.as_ref()).during("make the container process")? {
-            sys::Cloned::Child => {
-                protect::let_go();
-                drop((ours, directory));
-                // Its copy would keep the container locked until the command is executed.
-                drop((self.lock.take(), self.relayed.take()));
-                let console = self.console.take();
-                let (preserve_fds, keep_keyring) = (options.preserve_fds, options.no_new_keyring);
-                child::run(
-                    &self.plan,
-                    Inheritance {
-                        control,
-                        start,
-                        namespaces,
-                        preserve_fds,
-                        keep_keyring,
-                        await_cgroup,
-                        sources,
-                        console,
-                    },
-                )
-            }
-            sys::Cloned::Parent { pid, pidfd } => {
-                self.console = None;
-                self.pidfd = Some(pidfd);
-                let pid = pid.as_raw_nonzero().get();
-                self.record.process = Some(Process::observe(pid)?);
-                if let Some(cgroup) = self.cgroup.as_mut().filter(|_| await_cgroup) {
-                    cgroup.place(pid, &self.plan.limits)?;
-                    report::send_go(&mut ours).during("let the container process go on")?;
-                }
-                self.record.cgroup = self.cgroup.clone();
-                self.container.write(&self.record)?;
-                if let Some(path) = &self.pid_file {
-                    state::replace_file(path, pid.to_string().as_bytes(), 0o644)?;
-                }
-                // May wait for a moment, while the other process is at work.
-                protect::let_go();
-                Ok(ours)
-            }
-        }
-    }
-
-    /// Opens the namespaces to join. That of process ids must be entered here: it counts for new processes only.
-    fn open_namespaces(&self) -> Result<Vec<(i32, OwnedFd)>> {
-        let mut opened = Vec::new();
-        for (kind, path) in &self.plan.namespaces.join {
-            let namespace = OwnedFd::from(File::open(path).at("open namespace", path)?);
-            if *kind == libc::CLONE_NEWPID {
-                move_into_thread_name_spaces(namespace.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-                    .at("join namespace", path)?;
-            } else {
-                opened.push((*kind, namespace));
-            }
-        }
-        Ok(opened)
-    }
-
-    fn await_ready(&self, mut control: UnixStream) -> Result<UnixStream> {
+    /// Waits for the process to be set up, and does for it what only the runtime can.
+    fn await_ready(&mut self, control: &mut UnixStream) -> Result<()> {
         loop {
-            match report::receive(&mut control).during("hear from the container process")? {
-                Report::Ready => return Ok(control),
-                Report::Listener(number) => self.hand_over_listener(number, &control)?,
+            match self.hear(control)? {
+                Report::Ready => return self.set_limits(),
+                Report::Mounted => {
+                    let state = self.hook_state(Status::Creating)?;
+                    hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)?;
+                    report::send_go(control).during("go on after the hooks")?;
+                }
+                Report::Listener(number) => self.hand_over_listener(number, control)?,
                 Report::Failed(text) => return Err(Error::Child(text)),
                 Report::Ended => return Err(Error::Child(self.describe_death())),
             }
         }
+    }
+
+    /// Waits for the next report, or for a signal that asks us to give up.
+    fn hear(&mut self, control: &mut UnixStream) -> Result<Report> {
+        loop {
+            let signals = self.signals.as_mut().expect("taken at the end only");
+            let mut watched = [
+                PollFd::new(&*control, PollFlags::IN),
+                PollFd::new(&*signals, PollFlags::IN),
+            ];
+            match poll(&mut watched, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.during("hear from the container process")?,
+            };
+            let reported = !watched[0].revents().is_empty();
+            while let Some(signal) = next_signal(signals) {
+                if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal) {
+                    let text = format!("given up for signal {signal} during set-up");
+                    return Err(Error::Container(text));
+                }
+            }
+            if reported {
+                return report::receive(control).during("hear from the container process");
+            }
+        }
+    }
+
+    /// In a user namespace the process itself has no privilege over the host's limits.
+    fn set_limits(&self) -> Result<()> {
+        if !self.plan.namespaces.has(libc::CLONE_NEWUSER) {
+            return Ok(());
+        }
+        let pid = self
+            .record
+            .process
+            .and_then(|process| Pid::from_raw(process.pid));
+        for &(resource, limit) in &self.plan.process.rlimits {
+            prlimit(pid, resource, limit).during(format!("set resource limit {resource:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// As the runtime's hooks see it.
+    fn hook_state(&self, status: Status) -> Result<Vec<u8>> {
+        let process = self.record.process.filter(|_| status != Status::Stopped);
+        let pid = process.map_or(0, |process| process.pid);
+        self.container.hook_state(&self.record, status, pid)
     }
 
     /// Gives the listener of the seccomp filter, a descriptor of the container's process, to its agent.
@@ -283,16 +280,21 @@ impl Launch {
         }
     }
 
-    /// Writes the final state. From here on the container stays.
-    fn finish(mut self, phase: Status) -> Result<OwnedFd> {
+    /// Writes down how far it is.
+    fn enter(&mut self, phase: Status) -> Result<()> {
         self.record.phase = phase;
-        self.container.write(&self.record)?;
+        self.container.write(&self.record)
+    }
+
+    /// From here on the container stays. Gives the process and the signals to pass on to it.
+    fn finish(mut self) -> (OwnedFd, File) {
         self.done = true;
-        Ok(self.pidfd.take().expect("finish comes after spawn"))
+        let pidfd = self.pidfd.take().expect("finish comes after spawn");
+        (pidfd, self.signals.take().expect("taken here only"))
     }
 }
 
-impl Drop for Launch {
+impl Drop for Launch<'_> {
     /// Undoes what was done, as far as possible: the error that led here is the one to tell.
     fn drop(&mut self) {
         if self.done {
@@ -310,6 +312,13 @@ impl Drop for Launch {
             let _ = cgroup.remove();
         }
         let _ = self.container.remove();
+        // runtime.md, "Lifecycle": whatever fails after the process exists leads to the poststop hooks.
+        let poststop = &self.plan.hooks.poststop;
+        if let (Some(_), Ok(state)) = (&self.pidfd, self.hook_state(Status::Stopped)) {
+            for error in hooks::run_all("poststop", poststop, &state) {
+                self.log.warn(&chain(&error));
+            }
+        }
     }
 }
 
@@ -318,4 +327,12 @@ fn listen(container: &Container) -> Result<UnixListener> {
     let directory = File::open(container.directory()).at("open", container.directory())?;
     let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
     UnixListener::bind(path).at("make socket", container.start_socket())
+}
+
+fn next_signal(signals: &mut File) -> Option<i32> {
+    let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
+    std::io::Read::read_exact(signals, &mut information).ok()?;
+    // `ssi_signo` comes first.
+    let number: [u8; 4] = information[..4].try_into().expect("four bytes");
+    i32::try_from(u32::from_ne_bytes(number)).ok()
 }

@@ -17,6 +17,7 @@ mod child;
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod hooks;
 pub mod launch;
 pub mod log;
 pub mod mount;
@@ -88,10 +89,10 @@ fn perform(invocation: &Invocation, log: &Log) -> Result<u8> {
             detach: false,
             keep,
         } => return launch::run_foreground(root, id, options, *keep, log),
-        Command::Start { id } => lifecycle::start(root, id)?,
+        Command::Start { id } => lifecycle::start(root, id, log)?,
         Command::State { id } => println!("{}", lifecycle::state(root, id)?),
         Command::Kill { id, signal, all } => lifecycle::kill(root, id, *signal, *all)?,
-        Command::Delete { id, force } => lifecycle::delete(root, id, *force)?,
+        Command::Delete { id, force } => lifecycle::delete(root, id, *force, log)?,
         Command::Exec { id, options } => {
             // Callers tell a failure to execute from the command's own status by this number.
             const NOT_EXECUTED: u8 = 255;

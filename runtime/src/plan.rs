@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::{self, Limits};
 use crate::error::{Error, Result};
+use crate::hooks::Hooks;
 use crate::mount::Mount;
 use crate::mount::devices::Device;
 use crate::mount::rootfs::Root;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub cgroup: PathBuf,
     /// Resource limits.
     pub limits: Limits,
+    /// Programs to run on the way.
+    pub hooks: Hooks,
     /// Copied to the state.
     pub annotations: BTreeMap<String, String>,
     /// What was asked for and left out, harmlessly.
@@ -64,7 +67,7 @@ impl Plan {
     pub fn new(spec: Spec, bundle: &Path, id: &str) -> Result<Self> {
         check_version(&spec.oci_version)?;
         refuse_unsupported(&spec)?;
-        let namespaces = Namespaces::resolve(&spec.linux.namespaces)?;
+        let namespaces = Namespaces::resolve(&spec.linux)?;
         for (name, value) in [
             ("hostname", &spec.hostname),
             ("domainname", &spec.domainname),
@@ -77,6 +80,8 @@ impl Plan {
         let mounts = mounts::resolve(&spec, bundle, &namespaces)?;
         let (process, mut warnings, remarks) = process::resolve(&spec)?;
         warnings.extend(mounts::warnings(&mounts));
+        let gids = process.user.groups.iter().copied();
+        namespaces.check_user(process.user.uid, gids.chain([process.user.gid]))?;
         Ok(Self {
             sysctl: sysctl::resolve(&spec.linux.sysctl, &namespaces)?,
             devices: mounts::devices(&spec, &mounts)?,
@@ -88,6 +93,7 @@ impl Plan {
                 .resources
                 .as_ref()
                 .map_or(Ok(Limits::default()), Limits::resolve)?,
+            hooks: Hooks::resolve(&spec.hooks)?,
             hostname: spec.hostname,
             domainname: spec.domainname,
             annotations: spec.annotations,
@@ -113,13 +119,7 @@ fn check_version(version: &str) -> Result<()> {
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
-    let asked = [
-        ("hooks", !spec.hooks.is_empty()),
-        ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-        ("linux.gidMappings", !linux.gid_mappings.is_empty()),
-        ("linux.timeOffsets", !linux.time_offsets.is_empty()),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-    ];
+    let asked = [("linux.intelRdt", linux.intel_rdt.is_some())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
         None => Ok(()),

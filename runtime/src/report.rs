@@ -1,7 +1,8 @@
 //! What the container's process tells the runtime over a socket, and the word to go that it waits for.
 //!
-//! The process sends one byte when it is set up, or one byte and a text when it has failed; before it loads a seccomp
-//! filter with a listener, one byte and the number of the descriptor that this will be. Every descriptor of
+//! The process sends one byte when the mounts are there and the runtime's hooks may run (only if there are any; it
+//! then waits for the word), and one when it is set up, or one byte and a text when it has failed; before it loads a
+//! seccomp filter with a listener, one byte and the number of the descriptor that this will be. Every descriptor of
 //! the socket is close-on-exec, so the end of the stream after *ready* means that the command was executed.
 
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use rustix::io::Errno;
 
 const READY: u8 = b'R';
+const MOUNTED: u8 = b'M';
 const FAILED: u8 = b'E';
 const GO: u8 = b'G';
 const LISTENER: u8 = b'L';
@@ -20,6 +22,8 @@ const MAX_TEXT_BYTES: u64 = 16 * 1024;
 /// What the other side said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Report {
+    /// The mounts are there; waits for the hooks of the runtime.
+    Mounted,
     /// Set up; waits for the word to go.
     Ready,
     /// About to load a seccomp filter, whose listener will be this descriptor of the process.
@@ -41,6 +45,7 @@ pub(crate) fn receive(stream: &mut UnixStream) -> io::Result<Report> {
             stream.read_exact(&mut number)?;
             Ok(Report::Listener(i32::from_ne_bytes(number)))
         }
+        _ if kind[0] == MOUNTED => Ok(Report::Mounted),
         _ => {
             let mut text = Vec::new();
             stream.take(MAX_TEXT_BYTES).read_to_end(&mut text)?;
@@ -69,6 +74,11 @@ pub(crate) fn send_ready(stream: &mut UnixStream) -> io::Result<()> {
 pub(crate) fn send_listener(stream: &mut UnixStream, number: i32) -> io::Result<()> {
     let [a, b, c, d] = number.to_ne_bytes();
     stream.write_all(&[LISTENER, a, b, c, d])
+}
+
+/// Says that the mounts are there.
+pub(crate) fn send_mounted(stream: &mut UnixStream) -> io::Result<()> {
+    stream.write_all(&[MOUNTED])
 }
 
 /// Says why it will not work. There is nobody to tell if this fails.

@@ -1,5 +1,7 @@
 //! What is known of each container between two commands: a directory below `--root` for each.
 //!
+//! - `config.json` is a copy of the bundle's, as it was at `create`: later changes have no effect (runtime.md,
+//!   "Lifecycle").
 //! - `state.json` is replaced atomically, so readers need no lock.
 //! - The directory itself is the lock (`flock`): one changing command a container at a time.
 //! - `start.sock` exists until the command has been executed; the container's process listens on it.
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
-use crate::spec::OCI_VERSION;
+use crate::spec::{self, OCI_VERSION, Spec};
 
 /// Of the container's process, as the specification names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +81,9 @@ pub struct Record {
     pub created: String,
     /// Of `config.json`.
     pub annotations: BTreeMap<String, String>,
+    /// Whether `config.json` has hooks for after the execve.
+    #[serde(default)]
+    pub late_hooks: bool,
 }
 
 /// The state document (runtime.md, "State").
@@ -92,8 +97,8 @@ pub struct State<'a> {
     pub oci_version: &'a str,
     pub id: &'a str,
     pub status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<i32>,
+    /// 0 if there is no process (any more), as other runtimes say it.
+    pub pid: i32,
     pub bundle: &'a Path,
     pub created: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -200,6 +205,17 @@ impl Container {
         replace_file(&path, &text, 0o600)
     }
 
+    /// Keeps the document that the container is made from.
+    pub fn write_config(&self, text: &[u8]) -> Result<()> {
+        let path = self.directory.join("config.json");
+        fs::write(&path, text).at("write", &path)
+    }
+
+    /// The document that the container was made from.
+    pub fn config(&self) -> Result<Spec> {
+        spec::load(&self.directory)
+    }
+
     /// The status now.
     pub fn status(&self, record: &Record) -> Status {
         match record.process {
@@ -225,15 +241,36 @@ impl Container {
         matches!(lock, Ok(Err(Errno::WOULDBLOCK)))
     }
 
+    /// The state document as hooks get it; the process id is the one that the hook sees (config.md, "Hooks").
+    pub fn hook_state(&self, record: &Record, status: Status, pid: i32) -> Result<Vec<u8>> {
+        let document = State {
+            status,
+            pid,
+            ..self.describe(record)
+        };
+        serde_json::to_vec(&document).map_err(|source| Error::Json {
+            path: self.directory.join("state.json"),
+            source,
+        })
+    }
+
     /// The state document.
     pub fn document<'a>(&'a self, record: &'a Record) -> State<'a> {
         let status = self.status(record);
         let alive = record.process.filter(|_| status != Status::Stopped);
         State {
+            status,
+            pid: alive.map_or(0, |process| process.pid),
+            ..self.describe(record)
+        }
+    }
+
+    fn describe<'a>(&'a self, record: &'a Record) -> State<'a> {
+        State {
             oci_version: OCI_VERSION,
             id: &self.id,
-            status,
-            pid: alive.map(|process| process.pid),
+            status: Status::Stopped,
+            pid: 0,
             bundle: &record.bundle,
             created: &record.created,
             annotations: &record.annotations,

@@ -330,7 +330,9 @@ fn await_execution(
             Report::Ended => return Ok(()),
             Report::Failed(text) => return Err(Error::Child(text)),
             Report::Listener(number) => take_listener(number, control)?,
-            Report::Ready => report::send_go(control).during("let the process go on")?,
+            Report::Ready | Report::Mounted => {
+                report::send_go(control).during("let the process go on")?
+            }
         }
     }
 }

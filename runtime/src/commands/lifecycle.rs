@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, chain};
+use crate::hooks::{self, Hooks};
+use crate::log::Log;
 use crate::report::{self, Report};
 use crate::state::{Container, Process, Record, Status};
 use crate::sys;
@@ -17,13 +19,22 @@ use crate::sys;
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Executes the command of a created container. Returns after the execve, or with its error.
-pub fn start(root: &Path, id: &str) -> Result<()> {
+///
+/// A poststart hook that fails ends the container's process and is an error (runtime.md, "Lifecycle").
+pub fn start(root: &Path, id: &str, log: &Log) -> Result<()> {
     let container = Container::new(root, id)?;
     let lock = container.lock()?;
     let mut record = read(&container, id)?;
     match container.status_under_lock(&record, &lock) {
         Status::Created => {}
-        other => return Err(unfit("start", id, other)),
+        Status::Stopped => {
+            let text = format!("cannot start a container that has stopped: {id:?}");
+            return Err(Error::Container(text));
+        }
+        other => {
+            let text = format!("cannot start container {id:?} that is {}", other.name());
+            return Err(Error::Container(text));
+        }
     }
     let mut stream = connect(&container)?;
     report::send_go(&mut stream).during("start the container process")?;
@@ -34,7 +45,35 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
     }
     record.phase = Status::Running;
     container.write(&record)?;
-    fs::remove_file(container.start_socket()).at("remove", container.start_socket())
+    fs::remove_file(container.start_socket()).at("remove", container.start_socket())?;
+    if record.late_hooks {
+        run_poststart(&container, &record, log)?;
+    }
+    Ok(())
+}
+
+fn run_poststart(container: &Container, record: &Record, log: &Log) -> Result<()> {
+    let hooks = Hooks::resolve(&container.config()?.hooks)?;
+    let pid = record.process.map_or(0, |process| process.pid);
+    let state = container.hook_state(record, Status::Running, pid)?;
+    hooks::run("poststart", &hooks.poststart, &state).inspect_err(|_| {
+        if let Err(error) = kill_process(record, libc::SIGKILL) {
+            log.warn(&chain(&error));
+        }
+    })
+}
+
+/// Whether there was a process to send it to.
+fn kill_process(record: &Record, signal: i32) -> Result<bool> {
+    let Some(pidfd) = record.process.map(Process::open).transpose()?.flatten() else {
+        return Ok(false);
+    };
+    match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        other => other
+            .during(format!("send signal {signal} to the container process"))
+            .map(|()| true),
+    }
 }
 
 /// The state document as JSON.
@@ -55,31 +94,50 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
     if all {
         return kill_all(&record, signal);
     }
-    match container.status(&record) {
-        Status::Created | Status::Running | Status::Paused => {}
-        other => return Err(unfit("kill", id, other)),
+    let alive = container.status(&record) != Status::Stopped;
+    if alive && kill_process(&record, signal)? {
+        return Ok(());
     }
-    let pidfd = record.process.map(Process::open).transpose()?.flatten();
-    let pidfd = pidfd.ok_or_else(|| unfit("kill", id, Status::Stopped))?;
-    sys::pidfd_send_signal(pidfd.as_fd(), signal)
-        .during(format!("send signal {signal} to container {id:?}"))
+    // The words that engines look for.
+    Err(Error::Container("container not running".into()))
 }
 
 /// Removes a stopped container; with `force` kills it first, and is content if there is none.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+///
+/// Then come the poststop hooks; one that fails is a warning (runtime.md, "Lifecycle").
+pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<()> {
     let container = Container::new(root, id)?;
     if force && !container.exists() {
         return Ok(());
     }
     let lock = container.lock()?;
-    if let Some(record) = container.read()? {
-        let status = container.status_under_lock(&record, &lock);
-        if status != Status::Stopped && !force {
-            return Err(unfit("delete", id, status));
-        }
-        remove_processes(&record)?;
+    let Some(record) = container.read()? else {
+        return container.remove();
+    };
+    let status = container.status_under_lock(&record, &lock);
+    if status != Status::Stopped && !force {
+        return Err(Error::Container(format!(
+            "cannot delete container {id:?} that is not stopped: {}",
+            status.name()
+        )));
     }
-    container.remove()
+    remove_processes(&record)?;
+    let poststop = if record.late_hooks {
+        // A document that cannot be read any more must not keep the container for ever.
+        let spec = container
+            .config()
+            .and_then(|spec| Hooks::resolve(&spec.hooks));
+        spec.inspect_err(|error| log.warn(&chain(error)))
+            .map_or_else(|_| Vec::new(), |hooks| hooks.poststop)
+    } else {
+        Vec::new()
+    };
+    container.remove()?;
+    let state = container.hook_state(&record, Status::Stopped, 0)?;
+    for error in hooks::run_all("poststop", &poststop, &state) {
+        log.warn(&chain(&error));
+    }
+    Ok(())
 }
 
 /// Even of a stopped container processes may be left, where it has no pid namespace of its own.
@@ -129,13 +187,6 @@ fn read(container: &Container, id: &str) -> Result<Record> {
     container
         .read()?
         .ok_or_else(|| Error::Container(format!("container {id:?} has no state yet")))
-}
-
-fn unfit(operation: &str, id: &str, status: Status) -> Error {
-    Error::Container(format!(
-        "cannot {operation} container {id:?}: it is {}",
-        status.name()
-    ))
 }
 
 fn connect(container: &Container) -> Result<UnixStream> {

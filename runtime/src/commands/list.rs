@@ -53,7 +53,7 @@ pub fn list(root: &Path, json: bool, quiet: bool) -> Result<String> {
         } else {
             rows.push([
                 id.clone(),
-                state.pid.unwrap_or(0).to_string(),
+                state.pid.to_string(),
                 state.status.name().to_owned(),
                 record.bundle.display().to_string(),
                 record.created.clone(),

@@ -60,12 +60,14 @@ const READ_ONLY: Attributes = Attributes {
 /// The destinations of `mounts` and `cwd` must be there: if a single read-only layer has them all, it serves as the
 /// root without an overlay; else they are made in an upper layer.
 ///
-/// `opened` is the root directory if the runtime has opened it.
+/// `opened` is the root directory if the runtime has opened it. With `in_place` it is mounted on its own path, where
+/// hooks look for it.
 pub(crate) fn prepare(
     root: &Root,
     mounts: &[Mount],
     cwd: &Path,
     opened: Option<OwnedFd>,
+    in_place: bool,
 ) -> Result<Tree> {
     let host = host_propagation(root, mounts);
     if let Some(flag) = host {
@@ -80,7 +82,8 @@ pub(crate) fn prepare(
         (None, _) | (_, None) => libc::MS_PRIVATE,
         _ => libc::MS_SLAVE,
     };
-    let attach_root = |bound: OwnedFd| attach_root(bound, (host != Some(own)).then_some(own));
+    let onto = if in_place { &root.path } else { Path::new("/") };
+    let attach_root = |bound| attach_root(bound, onto, (host != Some(own)).then_some(own));
     let tree = match (&root.source, opened) {
         (Source::Directory, Some(opened)) => attach_root(opened)?,
         (Source::Directory, None) => attach_root(mount::open_bind(&root.path, true)?)?,
@@ -111,14 +114,14 @@ pub(crate) fn host_propagation(root: &Root, mounts: &[Mount]) -> Option<u64> {
     }
 }
 
-/// Stacks the root on the host's, where no other mount can have come between and no path is looked up.
-fn attach_root(bound: OwnedFd, propagation: Option<u64>) -> Result<Tree> {
+/// On `/` it is stacked on the host's, where no other mount can have come between and no path is looked up.
+fn attach_root(bound: OwnedFd, onto: &Path, propagation: Option<u64>) -> Result<Tree> {
     if let Some(flag) = propagation {
         sys::mount_setattr(bound.as_fd(), true, 0, 0, flag)
             .during("set propagation of the root")?;
     }
-    let onto = open_directory(Path::new("/"))?;
-    mount::attach(bound.as_fd(), onto.as_fd()).at("mount root on", "/")?;
+    let target = open_directory(onto)?;
+    mount::attach(bound.as_fd(), target.as_fd()).at("mount root on", onto)?;
     Ok(Tree::new(bound))
 }
 

@@ -29,8 +29,8 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("/ociVersion", json!("2.0.0"), "ociVersion"),
         (
             "/hooks",
-            json!({ "prestart": [{ "path": "/bin/true" }] }),
-            "hooks",
+            json!({ "prestart": [{ "path": "bin/true" }] }),
+            "prestart",
         ),
         (
             "/process/scheduler",
@@ -60,7 +60,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         (
             "/linux/namespaces",
             json!([{ "type": "mount" }, { "type": "user" }]),
-            "user",
+            "uidMappings",
         ),
         ("/linux/maskedPaths", json!(["proc/kcore"]), "maskedPaths"),
         ("/linux/readonlyPaths", json!(["/"]), "readonlyPaths"),

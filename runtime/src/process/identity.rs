@@ -38,14 +38,35 @@ pub struct User {
 pub(crate) fn assume(user: &User, sets: &Sets) -> Result<()> {
     sets.drop_bounding()?;
     set_keep_capabilities(true).during("keep capabilities over the change of user")?;
-    let groups: Vec<Gid> = user.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    set_thread_groups(&groups).during("set supplementary groups")?;
+    set_groups(&user.groups)?;
     let gid = Gid::from_raw(user.gid);
     set_thread_res_gid(gid, gid, gid).during(format!("become group {}", user.gid))?;
     let uid = Uid::from_raw(user.uid);
     set_thread_res_uid(uid, uid, uid).during(format!("become user {}", user.uid))?;
     set_keep_capabilities(false).during("no longer keep capabilities")?;
     sets.apply()
+}
+
+/// Becomes the user who owns what is made in a new or joined user namespace, without the groups of the host.
+pub(crate) fn become_owner(uid: u32, gid: u32) -> Result<()> {
+    set_groups(&[])?;
+    let gid = Gid::from_raw(gid);
+    set_thread_res_gid(gid, gid, gid).during("become the first group of the user namespace")?;
+    let uid = Uid::from_raw(uid);
+    set_thread_res_uid(uid, uid, uid).during("become the first user of the user namespace")
+}
+
+/// A user namespace may forbid to give up groups (user_namespaces(7)); then there is none to add either.
+fn set_groups(groups: &[u32]) -> Result<()> {
+    let ids: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    match set_thread_groups(&ids) {
+        Err(Errno::PERM) if groups.is_empty() && are_groups_fixed() => Ok(()),
+        other => other.during("set supplementary groups"),
+    }
+}
+
+fn are_groups_fixed() -> bool {
+    fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// Finds the file to execute: `name` itself if it has a slash, else the first match in `PATH`.

@@ -27,6 +27,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Makes a new process, a copy of this one, with new namespaces (`CLONE_*` flags), and inside a cgroup of v2 if
 /// there is one for it.
 ///
+/// With `CLONE_PARENT` it becomes a sibling of this one, which gets its exit signal.
+///
 /// Refuses to be called from a process of several threads: the copy would hold their locks for ever.
 pub(crate) fn clone3(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Cloned> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
@@ -37,7 +39,9 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Cloned>
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

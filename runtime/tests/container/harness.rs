@@ -217,11 +217,12 @@ impl Bundle {
 
     /// Runs one command of the runtime with this bundle's state and `config.json`.
     pub(crate) fn runtime(&self, words: &[&str]) -> Output {
-        fs::write(self.directory.join("config.json"), self.config.to_string())
-            .expect("config.json");
         let mut command = Command::new(RUNTIME);
         command.arg("--root").arg(self.directory.join("state"));
         if matches!(words[0], "run" | "create") {
+            // Only now: another command's runtime may be reading it otherwise.
+            fs::write(self.directory.join("config.json"), self.config.to_string())
+                .expect("config.json");
             command.arg("--bundle").arg(&self.directory);
         }
         finish(command.args(words), &self.directory)

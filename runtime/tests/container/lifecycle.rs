@@ -130,7 +130,7 @@ fn container_goes_through_the_states_of_the_specification() {
         bundle
             .runtime(&["delete", id])
             .failure()
-            .contains("it is created")
+            .contains("that is not stopped: created")
     );
     let processes =
         fs::read_to_string(bundle.cgroup().join("cgroup.procs")).expect("the cgroup exists");
@@ -142,13 +142,13 @@ fn container_goes_through_the_states_of_the_specification() {
         bundle
             .runtime(&["start", id])
             .failure()
-            .contains("it is running")
+            .contains("that is running")
     );
     assert!(
         bundle
             .runtime(&["delete", id])
             .failure()
-            .contains("it is running")
+            .contains("that is not stopped: running")
     );
     // The first process of a pid namespace ignores signals that it has no handler for.
     bundle.runtime(&["kill", id, "TERM"]).good();
@@ -159,13 +159,13 @@ fn container_goes_through_the_states_of_the_specification() {
         bundle
             .runtime(&["kill", id, "KILL"])
             .failure()
-            .contains("it is stopped")
+            .contains("container not running")
     );
     assert!(
         bundle
             .runtime(&["start", id])
             .failure()
-            .contains("it is stopped")
+            .contains("has stopped")
     );
     bundle.runtime(&["delete", id]).good();
     bundle.assert_gone();

@@ -1,0 +1,215 @@
+//! Making the container's process: one clone3 with its new namespaces, into its cgroup.
+//!
+//! Namespaces to join are opened here, by path, with the host's privilege. Where a user namespace is involved they
+//! are also entered with that privilege, by a helper process that then makes the container's as its sibling, so that
+//! it is the runtime's child all the same. What the process in its user namespace may not do to itself is done here
+//! while it waits: id mappings, score for the OOM killer.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::{Launch, Options};
+use crate::cgroup::Cgroup;
+use crate::child::{self, Inheritance};
+use crate::error::{Context, Error, Result, chain};
+use crate::mount::idmap::Sources;
+use crate::protect;
+use crate::report;
+use crate::spec::IdMapping;
+use crate::state::{self, Process};
+use crate::sys::{self, Cloned};
+
+/// `CLONE_NEW*` and descriptor of namespaces to join.
+type Opened = Vec<(i32, OwnedFd)>;
+
+impl Launch<'_> {
+    /// Makes the cgroup and the process, and writes down what is known of it while it sets itself up.
+    pub(super) fn spawn(
+        &mut self,
+        start: Option<UnixListener>,
+        options: &Options,
+    ) -> Result<UnixStream> {
+        let cgroup = self.cgroup.insert(Cgroup::prepare(
+            &self.plan.cgroup,
+            &self.plan.limits,
+            options.cgroup_manager,
+        )?);
+        let directory = cgroup.open()?;
+        let attach = cgroup.needs_attach();
+        let own_user = self.plan.namespaces.has(libc::CLONE_NEWUSER);
+        let wait = own_user || attach;
+        let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
+        let mut inheritance = Inheritance {
+            control,
+            start,
+            wait,
+            namespaces: self.open_namespaces()?,
+            sources: Sources::open(&self.plan.root, &self.plan.mounts, own_user)?,
+            console: None,
+            preserve_fds: options.preserve_fds,
+            keep_keyring: options.no_new_keyring,
+        };
+        // A cgroup namespace is made by the process itself, once it is in its cgroup; a time namespace too, since
+        // it is the next process or execve that enters it.
+        let later = libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME;
+        let new = (self.plan.namespaces.new & !later) as u64;
+        let cloned = if own_user && !inheritance.namespaces.is_empty() {
+            let join = std::mem::take(&mut inheritance.namespaces);
+            clone_by_helper(&join, new, directory.as_ref())?
+        } else {
+            clone_directly(&mut inheritance.namespaces, new, directory.as_ref())?
+        };
+        match cloned {
+            Cloned::Child => {
+                protect::let_go();
+                drop((ours, directory));
+                // Its copy would keep the container locked until the command is executed.
+                drop((self.lock.take(), self.relayed.take()));
+                inheritance.console = self.console.take();
+                let state = |status| {
+                    let pid = getpid().as_raw_nonzero().get();
+                    self.container.hook_state(&self.record, status, pid)
+                };
+                child::run(&self.plan, inheritance, &state)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                drop(inheritance);
+                self.console = None;
+                self.pidfd = Some(pidfd);
+                let pid = pid.as_raw_nonzero().get();
+                if let Some(cgroup) = self.cgroup.as_mut().filter(|_| attach) {
+                    cgroup.place(pid, &self.plan.limits)?;
+                }
+                if own_user {
+                    self.grant(pid)?;
+                }
+                self.register(pid)?;
+                if wait {
+                    report::send_go(&mut ours).during("let the container process go on")?;
+                }
+                // May wait for a moment, while the other process is at work.
+                protect::let_go();
+                Ok(ours)
+            }
+        }
+    }
+
+    fn register(&mut self, pid: i32) -> Result<()> {
+        self.record.process = Some(Process::observe(pid)?);
+        self.record.cgroup = self.cgroup.clone();
+        self.container.write(&self.record)?;
+        match &self.pid_file {
+            Some(path) => state::replace_file(path, pid.to_string().as_bytes(), 0o644),
+            None => Ok(()),
+        }
+    }
+
+    /// What takes the host's privilege.
+    fn grant(&self, pid: i32) -> Result<()> {
+        let namespaces = &self.plan.namespaces;
+        for (file, mappings) in [
+            ("gid_map", &namespaces.gid_mappings),
+            ("uid_map", &namespaces.uid_mappings),
+        ] {
+            if !mappings.is_empty() {
+                // One write, as the kernel wants it.
+                let path = format!("/proc/{pid}/{file}");
+                fs::write(&path, lines(mappings))
+                    .at("map the ids of the user namespace in", path)?;
+            }
+        }
+        if let Some(score) = self.plan.process.oom_score_adj {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            fs::write(&path, score.to_string()).at("write", path)?;
+        }
+        Ok(())
+    }
+
+    fn open_namespaces(&self) -> Result<Opened> {
+        let open = |(kind, path): &(i32, std::path::PathBuf)| {
+            let file = File::open(path).at("open namespace", path)?;
+            Ok((*kind, OwnedFd::from(file)))
+        };
+        self.plan.namespaces.join.iter().map(open).collect()
+    }
+}
+
+/// In the parent only the namespace of process ids is entered, which counts for new processes alone, and left again;
+/// the others are left to the new process.
+fn clone_directly(join: &mut Opened, new: u64, cgroup: Option<&OwnedFd>) -> Result<Cloned> {
+    let is_pid = |(kind, _): &(i32, OwnedFd)| *kind == libc::CLONE_NEWPID;
+    let Some(at) = join.iter().position(is_pid) else {
+        return sys::clone3(new, cgroup).during("make the container process");
+    };
+    let (kind, namespace) = join.remove(at);
+    let own = File::open("/proc/self/ns/pid").at("open", "/proc/self/ns/pid")?;
+    enter(kind, namespace.as_fd())?;
+    let cloned = sys::clone3(new, cgroup).during("make the container process")?;
+    if let Cloned::Parent { .. } = cloned {
+        enter(kind, own.as_fd())?;
+    }
+    Ok(cloned)
+}
+
+/// Enters namespaces in a process between, whose sibling the new one becomes.
+fn clone_by_helper(join: &Opened, new: u64, cgroup: Option<&OwnedFd>) -> Result<Cloned> {
+    let (mut ours, mut theirs) = UnixStream::pair().during("make a socket pair")?;
+    match sys::clone3(0, None).during("make a process to join namespaces")? {
+        Cloned::Child => {
+            let answer = match enter_and_clone(join, new, cgroup) {
+                Ok(Cloned::Child) => return Ok(Cloned::Child),
+                Ok(Cloned::Parent { pid, .. }) => pid.as_raw_nonzero().get().to_string(),
+                Err(error) => chain(&error),
+            };
+            sys::exit_now(theirs.write_all(answer.as_bytes()).is_err().into())
+        }
+        Cloned::Parent { pidfd: helper, .. } => {
+            drop(theirs);
+            let mut answer = String::new();
+            let heard = ours.read_to_string(&mut answer);
+            waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED)
+                .during("wait for the process that joins namespaces")?;
+            heard.during("hear from the process that joins namespaces")?;
+            let pid = answer.parse().ok().and_then(Pid::from_raw);
+            let pid = pid.ok_or(Error::Child(answer))?;
+            // It is our child that nobody has waited for, so the id is its own.
+            let pidfd =
+                pidfd_open(pid, PidfdFlags::empty()).during("open the container process")?;
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// The user namespace comes last: the others may belong to the host's.
+fn enter_and_clone(join: &Opened, new: u64, cgroup: Option<&OwnedFd>) -> Result<Cloned> {
+    let is_user = |(kind, _): &&(i32, OwnedFd)| *kind == libc::CLONE_NEWUSER;
+    let (user, others): (Vec<_>, Vec<_>) = join.iter().partition(is_user);
+    for (kind, namespace) in others.into_iter().chain(user) {
+        enter(*kind, namespace.as_fd())?;
+    }
+    let new = new | libc::CLONE_PARENT as u64;
+    sys::clone3(new, cgroup).during("make the container process")
+}
+
+fn enter(kind: i32, namespace: BorrowedFd<'_>) -> Result<()> {
+    let kind = ThreadNameSpaceType::from_bits_retain(kind as u32);
+    move_into_thread_name_spaces(namespace, kind).during(format!("join namespace {kind:?}"))
+}
+
+/// user_namespaces(7): the file's form.
+fn lines(mappings: &[IdMapping]) -> String {
+    let line = |mapping: &IdMapping| {
+        let IdMapping {
+            container_id,
+            host_id,
+            size,
+        } = mapping;
+        format!("{container_id} {host_id} {size}\n")
+    };
+    mappings.iter().map(line).collect()
+}

@@ -1,0 +1,190 @@
+//! Hooks: their order, what they see, and what their failure does.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, bundle};
+
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+/// A hook of the host's shell that appends its name and state to a log in the bundle.
+fn logging(bundle: &Bundle, kind: &str) -> Value {
+    let log = bundle.directory.join("log").display().to_string();
+    let script = format!("read -r state; echo \"{kind} $state\" >> {log}");
+    json!({ "path": "/bin/sh", "args": ["sh", "-c", script] })
+}
+
+fn failing(path: &str) -> Value {
+    match path {
+        "/bin/helper" => json!({ "path": path, "args": ["helper", "exit", "7"] }),
+        _ => json!({ "path": path, "args": ["sh", "-c", "echo no luck >&2; exit 7"] }),
+    }
+}
+
+/// Name and state of each hook that has run.
+fn logged(bundle: &Bundle) -> Vec<(String, Value)> {
+    let text = fs::read_to_string(bundle.directory.join("log")).unwrap_or_default();
+    text.lines()
+        .map(|line| {
+            let (kind, state) = line.split_once(' ').expect("two words");
+            (kind.to_owned(), serde_json::from_str(state).expect("JSON"))
+        })
+        .collect()
+}
+
+/// All hooks log, but for one that runs inside the container, where there is no shell.
+fn with_logging_hooks(bundle: Bundle) -> Bundle {
+    let mut hooks = json!({});
+    for kind in KINDS.into_iter().filter(|kind| *kind != "startContainer") {
+        hooks[kind] = json!([logging(&bundle, kind)]);
+    }
+    hooks["startContainer"] =
+        json!([{ "path": "/bin/helper", "args": ["helper", "write", "/dev/started", "yes"] }]);
+    bundle.with("/hooks", hooks)
+}
+
+#[test]
+fn hooks_run_in_their_order_with_the_state_of_that_moment() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = with_logging_hooks(bundle).command("cat /dev/started ; sleep 1000");
+    let bundle = bundle.with("/annotations", json!({ "a": "b" }));
+    let id = bundle.id.as_str();
+    bundle.runtime(&["create", id]).good();
+    let state: Value = serde_json::from_str(&bundle.runtime(&["state", id]).good()).expect("JSON");
+    let (pid, canonical) = (&state["pid"], &state["bundle"]);
+    let kinds = |bundle: &Bundle| -> Vec<String> {
+        logged(bundle).into_iter().map(|(kind, _)| kind).collect()
+    };
+    assert_eq!(
+        kinds(&bundle),
+        ["prestart", "createRuntime", "createContainer"]
+    );
+    bundle.runtime(&["start", id]).good();
+    assert_eq!(kinds(&bundle).last().expect("some"), "poststart");
+    // Changes of the document after the creation have no effect.
+    fs::write(bundle.directory.join("config.json"), "{}").expect("written");
+    bundle.runtime(&["delete", "--force", &bundle.id]).good();
+    let expected = [
+        ("prestart", "creating", pid),
+        ("createRuntime", "creating", pid),
+        ("createContainer", "creating", &json!(1)),
+        ("poststart", "running", pid),
+        ("poststop", "stopped", &json!(0)),
+    ];
+    let hooks = logged(&bundle);
+    assert_eq!(hooks.len(), expected.len(), "{hooks:?}");
+    for ((kind, state), (expected, status, pid)) in hooks.iter().zip(expected) {
+        assert_eq!(
+            (kind.as_str(), &state["status"]),
+            (expected, &json!(status))
+        );
+        assert_eq!(
+            (&state["pid"], &state["bundle"]),
+            (pid, canonical),
+            "{kind}"
+        );
+        assert_eq!(state["id"], json!(bundle.id), "{kind}");
+        assert_eq!(state["annotations"], json!({ "a": "b" }), "{kind}");
+    }
+}
+
+#[test]
+fn start_hook_runs_in_the_container_before_the_command() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = with_logging_hooks(bundle).command("cat /dev/started");
+    let output = bundle.run();
+    assert_eq!(output.lines(), ["yes"], "{output:?}");
+    assert_eq!(logged(&bundle).len(), 5);
+    bundle.assert_gone();
+}
+
+#[test]
+fn failed_hook_undoes_the_container() {
+    for (kind, path) in [
+        ("prestart", "/bin/sh"),
+        ("createRuntime", "/bin/sh"),
+        ("createContainer", "/bin/sh"),
+        ("startContainer", "/bin/helper"),
+        ("poststart", "/bin/sh"),
+    ] {
+        let Some(bundle) = bundle() else { return };
+        let mut bundle = with_logging_hooks(bundle).command("sleep 1000");
+        bundle.config["hooks"][kind] = json!([failing(path), logging(&bundle, "not reached")]);
+        let failure = bundle.runtime(&["run", "--detach", &bundle.id]).failure();
+        assert!(failure.contains(" exited with 7"), "{kind}: {failure}");
+        assert!(
+            failure.contains("no luck") || kind == "startContainer",
+            "{failure}"
+        );
+        bundle.assert_gone();
+        let hooks = logged(&bundle);
+        assert_eq!(
+            hooks.last().expect("some").0,
+            "poststop",
+            "{kind}: {hooks:?}"
+        );
+        assert!(
+            hooks.iter().all(|(name, _)| name != "not reached"),
+            "{hooks:?}"
+        );
+    }
+}
+
+#[test]
+fn failed_poststart_hook_stops_a_started_container() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle.command("sleep 1000");
+    let bundle = bundle.with("/hooks", json!({ "poststart": [failing("/bin/sh")] }));
+    bundle.runtime(&["create", &bundle.id]).good();
+    bundle.runtime(&["start", &bundle.id]).failure();
+    bundle.await_status("stopped");
+    bundle.runtime(&["delete", &bundle.id]).good();
+}
+
+#[test]
+fn failed_poststop_hook_is_a_warning_and_the_next_still_runs() {
+    let Some(bundle) = bundle() else { return };
+    let hooks = json!({ "poststop": [failing("/bin/sh"), logging(&bundle, "poststop")] });
+    let bundle = bundle.with("/hooks", hooks);
+    bundle.runtime(&["run", "--detach", &bundle.id]).good();
+    bundle.await_status("stopped");
+    let output = bundle.runtime(&["delete", &bundle.id]);
+    assert!(output.stderr.contains("no luck"), "{output:?}");
+    output.good();
+    assert_eq!(logged(&bundle).len(), 1);
+    bundle.assert_gone();
+}
+
+#[test]
+fn hook_sees_the_namespaces_and_mounts_before_the_root_changes() {
+    let Some(bundle) = bundle() else { return };
+    let seen = bundle.directory.join("seen");
+    let root = bundle.root();
+    // The runtime's hook enters the mount namespace by the process id; the container's is in there already.
+    let runtime = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); test $(readlink /proc/$pid/ns/mnt) != \
+         $(readlink /proc/self/ns/mnt) && nsenter --mount=/proc/$pid/ns/mnt test -e {}/proc/version && echo ok > {}",
+        root.display(),
+        seen.display()
+    );
+    let container = format!(
+        "test -e {}/proc/self && test -e {}",
+        root.display(),
+        seen.display()
+    );
+    let shell = |script: String| json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }]);
+    let hooks = json!({ "createRuntime": shell(runtime), "createContainer": shell(container) });
+    let bundle = bundle.with("/hooks", hooks);
+    let output = bundle.run();
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(Path::new(&seen).exists());
+}
