@@ -76,9 +76,26 @@ fn is_overwritten(victim: &Path) -> bool {
     fs::read(victim).expect("readable").starts_with(b"#!/owned")
 }
 
-fn kill(child: &mut Child) {
-    child.kill().expect("our child");
-    child.wait().expect("our child");
+/// A child that does not outlive a failed test: it would wait for ever, and hold the output that others read.
+struct Started(Child);
+
+impl Started {
+    fn by(command: &mut Command) -> Self {
+        Self(command.spawn().expect("started"))
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().expect("our child");
+        self.0.wait().expect("our child");
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -87,16 +104,12 @@ fn without_protection_the_attack_overwrites_the_file() {
     let victim = victim(&bundle);
     let (_reader, writer) = full_pipe();
     // A command that enters no container needs no protection and has none.
-    let mut child = Command::new(&victim)
-        .arg("--help")
-        .stdout(writer)
-        .spawn()
-        .expect("started");
-    let pid = child.id().to_string();
+    let mut child = Started::by(Command::new(&victim).arg("--help").stdout(writer));
+    let pid = child.0.id().to_string();
     await_that("the program runs", || {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == victim)
     });
-    overwrite(&pid, || kill(&mut child)).expect("an unprotected file takes the write");
+    overwrite(&pid, || child.kill()).expect("an unprotected file takes the write");
     assert!(is_overwritten(&victim));
 }
 
@@ -130,16 +143,16 @@ fn container_that_executes_the_runtime_cannot_overwrite_it() {
         )
         .expect("written");
         let (_reader, writer) = full_pipe();
-        let mut child = Command::new(&victim)
-            .arg("--root")
-            .arg(bundle.directory.join("state"))
-            .args(["run", &bundle.id, "--bundle"])
-            .arg(&bundle.directory)
-            .stdout(writer)
-            .spawn()
-            .expect("started");
+        let mut child = Started::by(
+            Command::new(&victim)
+                .arg("--root")
+                .arg(bundle.directory.join("state"))
+                .args(["run", &bundle.id, "--bundle"])
+                .arg(&bundle.directory)
+                .stdout(writer),
+        );
         await_that("the container runs", || {
-            assert_eq!(child.try_wait().expect("our child"), None, "it ended");
+            assert_eq!(child.0.try_wait().expect("our child"), None, "it ended");
             let output = bundle.runtime(&["state", &bundle.id]);
             output.stdout.contains("\"running\"")
         });
@@ -151,7 +164,7 @@ fn container_that_executes_the_runtime_cannot_overwrite_it() {
         });
         let attack = overwrite(&pid, || {
             bundle.runtime(&["kill", &bundle.id, "KILL"]).good();
-            child.wait().expect("our child");
+            child.0.wait().expect("our child");
         });
         let refusal = attack.expect_err("the file must not take the write");
         assert!(
@@ -169,7 +182,7 @@ fn pid(bundle: &Bundle) -> String {
 }
 
 /// Opens its log and waits there for a reader that never comes.
-fn stuck_run(victim: &Path, bundle: &Bundle, user: u32) -> Child {
+fn stuck_run(victim: &Path, bundle: &Bundle, user: u32) -> Started {
     let fifo = bundle.directory.join("fifo");
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -183,7 +196,7 @@ fn stuck_run(victim: &Path, bundle: &Bundle, user: u32) -> Child {
     let mut command = Command::new(victim);
     command.arg("--log").arg(&fifo).args(["run", &bundle.id]);
     command.uid(user).gid(user).stdin(Stdio::null());
-    command.spawn().expect("started")
+    Started::by(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 #[test]
@@ -191,17 +204,13 @@ fn ordinary_users_run_a_sealed_copy() {
     let Some(bundle) = bundle() else { return };
     let victim = victim(&bundle);
     let mut child = stuck_run(&victim, &bundle, 65534);
-    let pid = child.id().to_string();
+    let pid = child.0.id().to_string();
     let exe = || fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    await_that("a copy runs", || {
-        exe().to_string_lossy().starts_with("/memfd:")
-    });
     let expected = [b"run\0", bundle.id.as_bytes(), b"\0"].concat();
-    assert!(
-        command_line(&pid).ends_with(&expected),
-        "the arguments are kept"
-    );
-    let refusal = overwrite(&pid, || kill(&mut child)).expect_err("the copy is sealed");
+    await_that("a copy runs, with the same arguments", || {
+        exe().to_string_lossy().starts_with("/memfd:") && command_line(&pid).ends_with(&expected)
+    });
+    let refusal = overwrite(&pid, || child.kill()).expect_err("the copy is sealed");
     assert_eq!(refusal.raw_os_error(), Some(libc::EPERM), "{refusal}");
     assert!(!is_overwritten(&victim));
 }
