@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use qemu_tests::{Case, Lab, guest_runtime, runtime_test_helper, runtime_tests, seconds};
 
 /// Boot and all tests, on a busy host.
-const PATIENCE: std::time::Duration = seconds(1200);
+const PATIENCE: std::time::Duration = seconds(2400);
 
 /// Runs one of the runtime's test binaries in a guest of its own.
 fn run_in_guest(name: &str) -> Result<()> {

@@ -119,7 +119,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Adds a step; `script` is run by a shell that does not stop at a failure of its own accord. A step that takes
-    /// more than ten minutes is killed.
+    /// more than half an hour is killed.
     ///
     /// # Errors
     /// If it cannot be written.
