@@ -71,8 +71,9 @@ impl Bundle {
         self.directory.join("rootfs")
     }
 
+    /// In memory, as /run is on every machine: not all build hosts have a /run of that kind.
     pub(crate) fn state(&self) -> PathBuf {
-        self.directory.join("state")
+        Path::new("/dev/shm").join(&self.name)
     }
 
     /// The compiled filter, for the floor.
@@ -84,6 +85,7 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
+        let _ = fs::remove_dir_all(self.state());
         let _ = fs::remove_dir(&self.cgroup);
         // Other runtimes make cgroups in every hierarchy of a hybrid host.
         for hierarchy in fs::read_dir("/sys/fs/cgroup")

@@ -23,6 +23,8 @@ enum Kind {
 pub(crate) struct Sample {
     /// From fork to the end of the process that was started.
     pub(crate) nanoseconds: u64,
+    /// What of them, and of its children's, was spent on a processor.
+    pub(crate) busy_nanoseconds: u64,
     /// Largest resident memory of the runtime and of those that it waited for.
     pub(crate) peak_kib: u64,
 }
@@ -73,8 +75,9 @@ impl Contender {
         let text = String::from_utf8_lossy(&output.stdout);
         let numbers: Vec<u64> = text.split_whitespace().flat_map(str::parse).collect();
         match numbers.as_slice() {
-            &[nanoseconds, peak_kib, 0] => Ok(Sample {
+            &[nanoseconds, busy_nanoseconds, peak_kib, 0] => Ok(Sample {
                 nanoseconds,
+                busy_nanoseconds,
                 peak_kib,
             }),
             _ => {
@@ -86,7 +89,7 @@ impl Contender {
 }
 
 impl Sample {
-    /// Of time and memory, each by itself.
+    /// Of times and memory, each by itself.
     pub(crate) fn median(samples: Vec<Self>) -> Self {
         let middle = |value: fn(&Self) -> u64| {
             let mut values: Vec<u64> = samples.iter().map(value).collect();
@@ -95,6 +98,7 @@ impl Sample {
         };
         Self {
             nanoseconds: middle(|sample| sample.nanoseconds),
+            busy_nanoseconds: middle(|sample| sample.busy_nanoseconds),
             peak_kib: middle(|sample| sample.peak_kib),
         }
     }

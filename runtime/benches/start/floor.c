@@ -2,7 +2,8 @@
  *
  *   floor floor ROOTFS FILTER CGROUP COMMAND    the least that a container of this kind can cost: the same namespaces,
  *                                               mounts and devices, pivot_root, a ready seccomp program, execve
- *   floor measure COMMAND [ARGUMENT]...         run a command to its end; print nanoseconds, KiB of peak memory, status
+ *   floor measure COMMAND [ARGUMENT]...         run a command to its end; print nanoseconds, those on a processor,
+ *                                               KiB of peak memory, status
  *
  * The floor reads no config.json, keeps no state, checks nothing and serves one bundle only. It is no runtime. The
  * measuring is here because a new process inherits the peak memory of the one that it was copied from: this one is
@@ -180,8 +181,10 @@ static int measure(char *const command[])
 	}
 	MUST(wait4(pid, &status, 0, &usage));
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%lld %ld %d\n", (end.tv_sec - begin.tv_sec) * 1000000000LL + end.tv_nsec - begin.tv_nsec, usage.ru_maxrss,
-	       WIFEXITED(status) ? WEXITSTATUS(status) : 255);
+	printf("%lld %lld %ld %d\n", (end.tv_sec - begin.tv_sec) * 1000000000LL + end.tv_nsec - begin.tv_nsec,
+	       (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000LL
+		       + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000LL,
+	       usage.ru_maxrss, WIFEXITED(status) ? WEXITSTATUS(status) : 255);
 	return 0;
 }
 

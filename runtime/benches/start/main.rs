@@ -97,18 +97,20 @@ fn race(
 
 fn table(contenders: &[Contender], samples: Vec<Vec<Sample>>) -> String {
     let medians: Vec<Sample> = samples.into_iter().map(Sample::median).collect();
-    let floor = medians[0].nanoseconds as f64;
+    let floor = medians[0];
     let mut text = format!(
-        "{:<32} {:>10} {:>8} {:>12}\n",
-        "run of a static true", "median ms", "/ floor", "peak KiB"
+        "{:<24} {:>10} {:>8} {:>10} {:>8} {:>10}\n",
+        "run of a static true", "median ms", "/ floor", "busy ms", "/ floor", "peak KiB"
     );
     for (contender, median) in contenders.iter().zip(&medians) {
-        let time = median.nanoseconds as f64;
+        let (time, busy) = (median.nanoseconds as f64, median.busy_nanoseconds as f64);
         text += &format!(
-            "{:<32} {:>10.2} {:>8.2} {:>12}\n",
+            "{:<24} {:>10.2} {:>8.2} {:>10.2} {:>8.2} {:>10}\n",
             contender.name,
             time / 1e6,
-            time / floor,
+            time / floor.nanoseconds as f64,
+            busy / 1e6,
+            busy / floor.busy_nanoseconds as f64,
             median.peak_kib
         );
     }
