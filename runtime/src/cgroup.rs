@@ -39,6 +39,7 @@ use crate::sys;
 use host::Host;
 
 pub use devices::Instruction;
+pub use host::parse_mountinfo;
 pub use limits::Limits;
 pub(crate) use stats::OomEvents;
 

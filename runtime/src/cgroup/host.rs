@@ -93,7 +93,7 @@ impl Host {
 }
 
 /// Controllers with their mounts (proc(5), `/proc/PID/mountinfo`): those of a v1 mount are among its super options.
-fn parse_mountinfo(text: &str) -> Vec<(String, PathBuf)> {
+pub fn parse_mountinfo(text: &str) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for line in text.lines() {
         let Some((mount, filesystem)) = line.split_once(" - ") else {

@@ -1,0 +1,6 @@
+//! See `properties::seccomp`.
+#![no_main]
+
+use coracle_runtime_fuzz::properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::seccomp(bytes));
