@@ -107,19 +107,46 @@ impl Plan {
     }
 }
 
+/// config.md, "Specification version": SemVer 2.0.0, and of a major version that this runtime knows.
 fn check_version(version: &str) -> Result<()> {
-    match version.split_once('.') {
-        Some(("1", _)) => Ok(()),
-        _ => Err(Error::Unsupported(format!(
-            "ociVersion {version:?}: this runtime implements {}",
-            spec::OCI_VERSION
-        ))),
+    if !is_semantic(version) {
+        return Err(Error::Config(format!(
+            "ociVersion: {version:?} is no version (MAJOR.MINOR.PATCH)"
+        )));
     }
+    if version.starts_with("1.") {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "ociVersion {version:?}: this runtime implements {}",
+        spec::OCI_VERSION
+    )))
+}
+
+fn is_semantic(version: &str) -> bool {
+    let (version, build) = version.split_once('+').unwrap_or((version, "0"));
+    let (numbers, before) = version.split_once('-').unwrap_or((version, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| digits(text) && (text == "0" || !text.starts_with('0'));
+    let word = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !text.is_empty() && text.bytes().all(plain)
+    };
+    numbers.split('.').count() == 3
+        && numbers.split('.').all(number)
+        && before
+            .split('.')
+            .all(|text| word(text) && (!digits(text) || number(text)))
+        && build.split('.').all(word)
 }
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
-    let asked = [("linux.intelRdt", linux.intel_rdt.is_some())];
+    let asked = [
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+    ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
         None => Ok(()),

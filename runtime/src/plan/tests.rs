@@ -123,3 +123,16 @@ fn a_dev_of_the_host_gets_no_devices() {
         Some(6)
     );
 }
+
+#[test]
+fn versions_are_semantic_ones() {
+    for version in ["1.0.0", "1.2.1", "1.2.0-rc.1", "1.10.0+build.007", "2.0.0"] {
+        assert!(is_semantic(version), "{version}");
+    }
+    for version in [
+        "", "1", "1.2", "1.2.3.4", "1.02.0", "v1.2.0", "1.2.x", "1.2.0-", "1.2.0-01", "1.2.0+",
+        "1. 2.0",
+    ] {
+        assert!(!is_semantic(version), "{version}");
+    }
+}

@@ -75,7 +75,10 @@ fn features_document_has_what_the_specification_asks_for() {
     }
     for (pointer, some) in [
         ("/mountOptions", "rbind"),
+        ("/hooks", "createContainer"),
         ("/linux/namespaces", "pid"),
+        ("/linux/namespaces", "time"),
+        ("/linux/namespaces", "user"),
         ("/linux/capabilities", "CAP_CHECKPOINT_RESTORE"),
         ("/linux/seccomp/actions", "SCMP_ACT_NOTIFY"),
         ("/linux/seccomp/operators", "SCMP_CMP_MASKED_EQ"),
