@@ -36,7 +36,7 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
     let record = container.read()?;
     let record = record.ok_or_else(|| not_running(id, Status::Creating))?;
     let target = enter(&container, &record, id, options)?;
-    let spec = load_spec(&container, &record)?;
+    let spec = container.config()?;
     let asked = describe(&spec, options)?;
     let (process, warnings, _) = plan::resolve_process(&asked, &spec)?;
     warnings.iter().for_each(|text| log.warn(text));
@@ -94,15 +94,6 @@ fn not_running(id: &str, status: Status) -> Error {
         "cannot exec in container {id:?}: container not running, but {}",
         status.name()
     ))
-}
-
-/// The copy of `config.json` as it was when the container was made; the bundle's may have changed.
-fn load_spec(container: &Container, record: &Record) -> Result<Spec> {
-    let directory = container.directory();
-    match directory.join("config.json").exists() {
-        true => spec::load(directory),
-        false => spec::load(&record.bundle),
-    }
 }
 
 /// The process that is asked for: of a file, or the container's own with changes.

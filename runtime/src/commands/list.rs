@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-use crate::spec;
 use crate::state::{Container, State};
 
 /// One container, as runc describes it.
@@ -42,7 +41,7 @@ pub fn list(root: &Path, json: bool, quiet: bool) -> Result<String> {
         let owner = owner(container.directory());
         if json {
             let entry = Entry {
-                rootfs: rootfs(container.directory(), &record.bundle),
+                rootfs: rootfs(&container, &record.bundle),
                 state,
                 owner,
             };
@@ -105,9 +104,8 @@ fn user_name(passwd: &str, uid: u32) -> Option<String> {
     })
 }
 
-fn rootfs(directory: &Path, bundle: &Path) -> Option<PathBuf> {
-    let spec = spec::load(directory).or_else(|_| spec::load(bundle)).ok()?;
-    Some(bundle.join(spec.root?.path))
+fn rootfs(container: &Container, bundle: &Path) -> Option<PathBuf> {
+    Some(bundle.join(container.config().ok()?.root?.path))
 }
 
 /// Columns as wide as their widest cell and three spaces, at least twelve.
