@@ -117,6 +117,7 @@ check masked 0 podman run --rm tiny sh -c 'wc -c </proc/keys'"##,
 check read there podman run --rm -v /tmp/volume:/data tiny cat /data/file
 podman run --rm -v /tmp/volume:/data tiny sh -c 'echo back >/data/new' && check write back cat /tmp/volume/new
 has readonly 'Read-only file system' podman run --rm -v /tmp/volume:/data:ro tiny touch /data/x
+has tmpfs '/scratch tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k' podman run --rm --tmpfs /scratch:size=1m,noexec tiny cat /proc/mounts
 podman volume create named >/dev/null && podman run --rm -v named:/data tiny touch /data/x &&
     check named x podman run --rm -v named:/data tiny ls /data
 check device 'root 1, 5' podman run --rm --device /dev/zero:/dev/naught tiny sh -c 'ls -l /dev/naught | sed "s/ \+/ /g" | cut -d" " -f4-6'
@@ -140,11 +141,51 @@ check gone '' podman ps -aq
 check cgroup '' sh -c 'ls -d /sys/fs/cgroup/libpod_parent/libpod-* 2>/dev/null'"##,
     ),
     (
+        "paused",
+        r##"podman run -d --name box tiny sleep 1000 || exit 1
+podman pause box && check paused paused podman inspect --format '{{.State.Status}}' box
+podman unpause box && check running running podman inspect --format '{{.State.Status}}' box
+podman rm -f -t 0 box
+check gone '' podman ps -aq"##,
+    ),
+    (
+        "executed",
+        r##"podman run -d --name box --memory 64m -e FROM=run tiny sleep 1000 || exit 1
+check output hello podman exec box echo hello
+podman exec box sh -c 'exit 9'; check status 9 echo $?
+podman exec box /no/such; check missing 127 echo $?
+check user 1000 podman exec --user 1000 box id -u
+check directory /tmp podman exec -w /tmp box sh -c 'pwd'
+check variable 'run exec' podman exec -e MORE=exec box sh -c 'echo $FROM $MORE'
+check input typed sh -c 'echo typed | podman exec -i box cat'
+check limits 67108864 podman exec box cat /sys/fs/cgroup/memory.max
+has filter 'Seccomp:	2' podman exec box cat /proc/self/status
+has namespace 'sleep 1000' podman exec box ps
+podman exec -d box touch /tmp/detached && await podman exec box ls /tmp/detached
+check terminal /dev/pts/0 sh -c 'podman exec -t box tty | tr -d "\r"'
+podman rm -f -t 0 box"##,
+    ),
+    (
+        "terminal",
+        r##"check terminal /dev/pts/0 sh -c 'podman run --rm -t tiny tty | tr -d "\r"'
+check console yes sh -c 'podman run --rm -t tiny sh -c "[ -c /dev/console ] && echo yes" | tr -d "\r"'"##,
+    ),
+    (
+        "updated",
+        r##"podman run -d --name box --memory 64m tiny sleep 1000 || exit 1
+podman update --memory 96m --pids-limit 44 box || podman update --memory 96m box || exit 1
+check memory 100663296 podman exec box cat /sys/fs/cgroup/memory.max
+has stats 'box' podman stats --no-stream --format '{{.Name}} {{.MemUsage}}'
+has top 'sleep 1000' podman top box args
+podman rm -f -t 0 box"##,
+    ),
+    (
         "namespaces",
         r##"podman run -d --name first --hostname first tiny sleep 1000 || exit 1
 check pid '1' podman run --rm --pid container:first tiny sh -c 'ps | grep -c "sleep 100[0]"'
 check uts first podman run --rm --uts container:first tiny cat /proc/sys/kernel/hostname
 check host lab podman run --rm --uts host tiny cat /proc/sys/kernel/hostname
+check mapped '0 100000 1000' podman run --rm --uidmap 0:100000:1000 --gidmap 0:100000:1000 tiny sh -c 'echo $(cat /proc/self/uid_map)'
 podman rm -f -t 0 first
 podman pod create --name pod --infra=false >/dev/null && podman run --rm --pod pod tiny true && podman pod rm -f pod"##,
     ),
@@ -213,6 +254,12 @@ check gone '' ctr container ls -q"#,
         r#"$RUN -d --memory-limit 67108864 tiny:latest box sleep 1000 || exit 1
 check memory 67108864 cat /sys/fs/cgroup/default/box/memory.max
 has running RUNNING ctr task ls
+check exec hello ctr task exec --exec-id one box echo hello
+ctr task exec --exec-id two box sh -c 'exit 9'; check status 9 echo $?
+has processes PID ctr task ps box
+ctr task pause box && has paused PAUSED ctr task ls
+ctr task resume box && has resumed RUNNING ctr task ls
+check user 1000 ctr task exec --user 1000 --exec-id three box id -u
 has metrics memory ctr task metrics box
 ctr task kill -s SIGKILL box || exit 1
 await sh -c 'ctr task ls | grep -q STOPPED'
