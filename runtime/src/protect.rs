@@ -9,68 +9,42 @@
 //! - where that may not be made (no CAP_SYS_ADMIN), from a sealed copy in memory.
 //!
 //! Refuses to go on where none of them works. The way of the mount costs a second execve, the copy its size in memory.
-//! Giving the mount up makes the kernel wait until no processor uses it any more; see [`let_go`].
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::sync::Mutex;
 
 use rustix::fs::{
     AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, StatxAttributes,
     StatxFlags, fcntl_add_seals, fcntl_get_seals, fstatvfs, memfd_create, openat, statx,
 };
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Context, Result};
 use crate::sys;
 
 const EXE: &str = "/proc/self/exe";
-/// Tells the new image which descriptor the mount is.
-const VIEW_VARIABLE: &str = "CORACLE_RUNTIME_VIEW";
-
-/// The mount that this program was executed from, while it is held.
-static VIEW: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Returns once this program runs from a file that cannot be written; until then it executes itself anew.
 pub(crate) fn ensure_sealed() -> Result<()> {
     let exe = openat(CWD, EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", EXE)?;
     if takes_no_writes(exe.as_fd()).at("examine", EXE)? {
-        hold_view();
         return Ok(());
     }
-    let mut env: Vec<OsString> = std::env::vars_os()
-        .map(|(name, value)| [name, value].join("=".as_ref()))
-        .collect();
     let sealed = match read_only_view(exe.as_fd()) {
-        Ok(view) => {
-            fcntl_setfd(&view, FdFlags::empty()).at("keep open a view of", EXE)?;
-            env.push(format!("{VIEW_VARIABLE}={}", view.as_raw_fd()).into());
-            view
-        }
+        Ok(view) => view,
         Err(_) => sealed_copy(exe).at("make a sealed copy of", EXE)?,
     };
     let args = strings(std::env::args_os());
-    let env = strings(env.into_iter());
+    let env = strings(std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    }));
     Err(sys::execute_file(sealed.as_fd(), &args, &env)).at("execute a sealed view of", EXE)
-}
-
-/// Takes over the descriptor that the previous image left.
-fn hold_view() {
-    let number = std::env::var_os(VIEW_VARIABLE).and_then(|text| text.to_str()?.parse().ok());
-    let view = number.and_then(sys::adopt_descriptor);
-    *VIEW.lock().expect("there is one thread") = view;
-}
-
-/// Gives the mount up; the program goes on running from it.
-///
-/// The last process to close it waits, for about a millisecond where processors are busy. So the container's process
-/// closes its copy first of all, and the runtime does while that process is at work.
-pub(crate) fn let_go() {
-    drop(VIEW.lock().expect("there is one thread").take());
 }
 
 fn strings(list: impl Iterator<Item = OsString>) -> Vec<CString> {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -144,10 +144,16 @@ impl Container {
     }
 
     /// Waits until no other command changes the container.
+    ///
+    /// Meanwhile it may have been removed, and another one of the same id made, which is not the one asked for.
     pub fn lock(&self) -> Result<Lock> {
         let file = self.open()?;
         flock(&file, FlockOperation::LockExclusive).at("lock", &self.directory)?;
-        Ok(Lock(file))
+        let locked = file.metadata().at("inspect", &self.directory)?;
+        match fs::metadata(&self.directory) {
+            Ok(now) if (now.dev(), now.ino()) == (locked.dev(), locked.ino()) => Ok(Lock(file)),
+            _ => Err(self.missing()),
+        }
     }
 
     fn open(&self) -> Result<fs::File> {

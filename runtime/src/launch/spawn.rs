@@ -10,7 +10,10 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open,
+    set_dumpable_behavior, waitid,
+};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::{Launch, Options};
@@ -18,7 +21,6 @@ use crate::cgroup::Cgroup;
 use crate::child::{self, Inheritance};
 use crate::error::{Context, Error, Result, chain};
 use crate::mount::idmap::Sources;
-use crate::protect;
 use crate::report;
 use crate::spec::IdMapping;
 use crate::state::{self, Process};
@@ -58,6 +60,11 @@ impl Launch<'_> {
         // it is the next process or execve that enters it.
         let later = libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME;
         let new = (self.plan.namespaces.new & !later) as u64;
+        if !inheritance.namespaces.is_empty() {
+            // Whoever lives in a joined namespace may see the new process at once, with this program's descriptors
+            // and root; so nobody may trace it from its very beginning.
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
+        }
         let cloned = if own_user && !inheritance.namespaces.is_empty() {
             let join = std::mem::take(&mut inheritance.namespaces);
             clone_by_helper(&join, new, directory.as_ref())?
@@ -66,7 +73,6 @@ impl Launch<'_> {
         };
         match cloned {
             Cloned::Child => {
-                protect::let_go();
                 drop((ours, directory));
                 // Its copy would keep the container locked until the command is executed.
                 drop((self.lock.take(), self.relayed.take()));
@@ -92,8 +98,6 @@ impl Launch<'_> {
                 if wait {
                     report::send_go(&mut ours).during("let the container process go on")?;
                 }
-                // May wait for a moment, while the other process is at work.
-                protect::let_go();
                 Ok(ours)
             }
         }

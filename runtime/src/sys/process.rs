@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 
@@ -18,16 +18,6 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
         )
     })
     .map(drop)
-}
-
-/// Takes over a descriptor that the previous image of this process left open for this one, close-on-exec from now on.
-///
-/// `None` if there is no such descriptor.
-pub(crate) fn adopt_descriptor(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: takes integers. A number that is not a descriptor is told, and nothing happens.
-    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into()).ok()?;
-    // SAFETY: it is open, and the caller was told by the previous image that it is for this purpose only.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Executes a program in place of this process; returns only the reason why it did not.
