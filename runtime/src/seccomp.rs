@@ -5,9 +5,9 @@
 //!
 //! - The machine's own calls are always filtered. Those of i386 and x32 are filtered by their own numbers if
 //!   `architectures` lists them, and otherwise kill the process. Other machines' architectures do not matter here.
-//! - A rule without conditions takes the place of all rules for its call that have some; among those with
-//!   conditions the first that matches decides, in the order of the document. Rules that say what the default says
-//!   are left out.
+//! - The first rule that matches a call decides, in the order of the document. (In libseccomp a rule without
+//!   conditions takes the place of all others for its call. A profile that has both can only mean the order, which
+//!   is also never looser than its author reads it.)
 //! - An entry's conditions must all hold, unless it names one argument twice: then each is an alternative.
 //! - On i386 socket and System V calls are also made through `socketcall` and `ipc`, whose arguments lie in
 //!   memory. A rule without conditions covers that way, too; one with conditions does if it is stricter than the
@@ -206,11 +206,9 @@ impl Rules {
             let abi = decisions.abi();
             if let Some(number) = numbers.map(|all| all[abi as usize]).filter(|&n| n != NONE) {
                 decisions.name(number);
-                if action != self.default {
-                    decisions.add(number, conditions.clone(), action);
-                }
+                decisions.add(number, conditions.clone(), action);
             }
-            if abi != Abi::I386 || action == self.default {
+            if abi != Abi::I386 {
                 continue;
             }
             if let Some((number, mask, value)) = syscalls::multiplexed(name) {

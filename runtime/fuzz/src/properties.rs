@@ -299,31 +299,24 @@ fn read(profile: &Seccomp, abi: Abi, name: &str, args: [u64; 6]) -> u32 {
     if any && default & 0xffff_0000 == 0x0005_0000 && number(name) > newest && !own(number(name)) {
         return 0x0005_0000 | libc::ENOSYS as u32;
     }
-    let mut first = None;
     for entry in &profile.syscalls {
         let action = action_value(&entry.action, entry.errno_ret);
-        if action == default {
-            continue;
-        }
         for named in &entry.names {
-            let (applies, unconditional) = if named == name {
-                (holds(&entry.args, abi, args), entry.args.is_empty())
+            let applies = if named == name {
+                holds(&entry.args, abi, args)
             } else if abi == Abi::I386 && is_multiplexed(name, named, args[0]) {
                 let stricter = (action & 0xffff_0000) as i32 <= (default & 0xffff_0000) as i32
                     && action & 0xffff_0000 != default & 0xffff_0000;
-                (entry.args.is_empty() || stricter, false)
+                entry.args.is_empty() || stricter
             } else {
                 continue;
             };
-            if unconditional {
+            if applies {
                 return action;
-            }
-            if applies && first.is_none() {
-                first = Some(action);
             }
         }
     }
-    first.unwrap_or(default)
+    default
 }
 
 fn is_multiplexed(multiplexer: &str, name: &str, first: u64) -> bool {

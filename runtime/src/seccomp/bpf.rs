@@ -124,15 +124,14 @@ impl Decisions {
         }
     }
 
-    /// Appends a rule: a range of the conditions that [`assemble`] gets. As in libseccomp, a rule without
-    /// conditions takes the place of all that have some, in whatever order they come, and nothing follows it.
+    /// Appends a rule: a range of the conditions that [`assemble`] gets. Nothing follows a rule without conditions.
     pub(super) fn add(&mut self, number: u16, conditions: Range<usize>, action: u32) {
         let slot = &mut self.slots[usize::from(number)];
         if slot.closed {
             return;
         }
         if conditions.is_empty() {
-            *slot = Slot::of(action, true);
+            (slot.otherwise, slot.closed) = (action, true);
             return;
         }
         let new = self.rules.len() as u16 + 1;
