@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
-use crate::spec;
+use crate::{spec, sys};
 
 /// What a failed hook may say in the error.
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -128,6 +128,8 @@ fn run_one(list: &str, hook: &Hook, state: &[u8]) -> Result<()> {
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::piped());
+    // The runtime reads its signals from a descriptor, with all of them blocked; a hook must be able to be ended.
+    sys::spawn_with_signals_unblocked(&mut command);
     let mut child = command
         .spawn()
         .at("execute hook", &hook.path)

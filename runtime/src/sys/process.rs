@@ -3,6 +3,8 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use super::check;
 
@@ -77,12 +79,26 @@ pub(crate) fn reset_signals() {
             )
         };
     }
-    // SAFETY: all-zero bytes are a valid signal set; sigemptyset then initializes it; both calls only read it.
+    unblock_signals();
+}
+
+fn unblock_signals() {
+    // SAFETY: all-zero bytes are a valid signal set; sigemptyset then initializes it; the last call only reads it.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
+}
+
+/// Has a command begin with no signal blocked, whatever this process has blocked.
+pub(crate) fn spawn_with_signals_unblocked(command: &mut Command) {
+    let unblock = || {
+        unblock_signals();
+        Ok(())
+    };
+    // SAFETY: between fork and execve it only changes the mask, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Blocks all signals and returns a descriptor from which they can be read instead.

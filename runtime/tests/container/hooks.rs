@@ -188,3 +188,20 @@ fn hook_sees_the_namespaces_and_mounts_before_the_root_changes() {
     assert_eq!(output.status, 0, "{output:?}");
     assert!(Path::new(&seen).exists());
 }
+
+#[test]
+fn hooks_begin_with_no_signal_blocked() {
+    let Some(bundle) = bundle() else { return };
+    let seen = bundle.directory.join("seen");
+    // The shell's own reading of the file, so that it is the hook's mask and not that of a child.
+    let script = format!(
+        "while read -r name value; do test $name != SigBlk: || echo $value >> {}; done < /proc/self/status",
+        seen.display()
+    );
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let hooks = json!({ "createRuntime": hook, "createContainer": hook, "poststart": hook, "poststop": hook });
+    let bundle = bundle.with("/hooks", hooks);
+    bundle.run().good();
+    let seen = fs::read_to_string(seen).expect("written");
+    assert_eq!(seen.lines().collect::<Vec<_>>(), ["0000000000000000"; 4]);
+}
