@@ -109,7 +109,7 @@ fn live(
     }
     if !plan.hooks.start_container.is_empty() {
         let state = state(Status::Created)?;
-        hooks::run("startContainer", &plan.hooks.start_container, &state)?;
+        hooks::run("startContainer", &plan.hooks.start_container, &state, &[])?;
     }
     Err(execution::execute(
         &plan.process,
@@ -238,7 +238,9 @@ fn run_create_hooks(
     }
     if !plan.hooks.create_container.is_empty() {
         let state = state(Status::Creating)?;
-        hooks::run("createContainer", &plan.hooks.create_container, &state)?;
+        // Nothing is to be heard from the runtime here but its end.
+        let (hooks, until) = (&plan.hooks.create_container, [control.as_fd()]);
+        hooks::run("createContainer", hooks, &state, &until)?;
     }
     Ok(())
 }

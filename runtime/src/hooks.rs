@@ -3,11 +3,11 @@
 //!
 //! A hook is a child of whoever runs it: the runtime, or the container's own process for *createContainer* and
 //! *startContainer*. It gets no shell, no search in `PATH`, and the environment that it lists, else the runtime's.
-//! One that outlives its timeout is killed. Refuses to go on after the first that fails; whether that matters is the
+//! One that outlives its timeout, or the wish for the container, is killed. Refuses to go on after the first that fails; whether that matters is the
 //! caller's to say.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -107,18 +107,25 @@ fn resolve(list: &str, hook: &spec::Hook) -> Result<Hook> {
     }
 }
 
-/// Runs hooks in their order until one fails.
-pub(crate) fn run(list: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| run_one(list, hook, state))
+/// Runs hooks in their order until one fails, or until one of the descriptors in `until` becomes readable: then the
+/// container is not wanted any more, and the hook is killed. Nothing is read from them.
+pub(crate) fn run(
+    list: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    until: &[BorrowedFd<'_>],
+) -> Result<()> {
+    let run = |hook| run_one(list, hook, state, until);
+    hooks.iter().try_for_each(run)
 }
 
 /// Runs them all; gives the failures.
 pub(crate) fn run_all(list: &str, hooks: &[Hook], state: &[u8]) -> Vec<Error> {
-    let run = |hook| run_one(list, hook, state).err();
+    let run = |hook| run_one(list, hook, state, &[]).err();
     hooks.iter().filter_map(run).collect()
 }
 
-fn run_one(list: &str, hook: &Hook, state: &[u8]) -> Result<()> {
+fn run_one(list: &str, hook: &Hook, state: &[u8], until: &[BorrowedFd<'_>]) -> Result<()> {
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
@@ -134,7 +141,7 @@ fn run_one(list: &str, hook: &Hook, state: &[u8]) -> Result<()> {
         .spawn()
         .at("execute hook", &hook.path)
         .map_err(|error| named(list, error))?;
-    let outcome = attend(&mut child, hook, state);
+    let outcome = attend(&mut child, hook, state, until);
     if outcome.is_err() {
         // Whatever went wrong with watching it: it must not go on unwatched.
         let _ = child.kill();
@@ -162,7 +169,12 @@ fn named(list: &str, error: Error) -> Error {
 }
 
 /// Feeds a hook its state and reads what it complains about, both without blocking on it, until it ends.
-fn attend(child: &mut Child, hook: &Hook, state: &[u8]) -> Result<(ExitStatus, Vec<u8>)> {
+fn attend(
+    child: &mut Child,
+    hook: &Hook,
+    state: &[u8],
+    until: &[BorrowedFd<'_>],
+) -> Result<(ExitStatus, Vec<u8>)> {
     let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pidfd = pidfd_open(pid.expect("a process has an id"), PidfdFlags::empty())
@@ -181,6 +193,7 @@ fn attend(child: &mut Child, hook: &Hook, state: &[u8]) -> Result<(ExitStatus, V
         feed(&mut stdin, &mut unsent);
         listen(&mut stderr, &mut said);
         let mut watched = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        watched.extend(until.iter().map(|end| PollFd::new(end, PollFlags::IN)));
         watched.extend(stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         watched.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -202,6 +215,13 @@ fn attend(child: &mut Child, hook: &Hook, state: &[u8]) -> Result<(ExitStatus, V
         if watched[0].revents().contains(PollFlags::IN) {
             listen(&mut stderr, &mut said);
             return Ok((child.wait().at("wait for hook", &hook.path)?, said));
+        }
+        let ends = &watched[1..=until.len()];
+        if ends.iter().any(|end| !end.revents().is_empty()) {
+            let path = hook.path.display();
+            return Err(Error::Hook(format!(
+                "{path} was killed: the container has been given up meanwhile"
+            )));
         }
     }
 }
@@ -250,7 +270,7 @@ mod tests {
 
     fn shell(script: &str, timeout: Option<i64>) -> Result<()> {
         let hook = resolve("poststart", &hook(&["/bin/sh", "-c", script], timeout))?;
-        run("poststart", &[hook], br#"{"id":"x"}"#)
+        run("poststart", &[hook], br#"{"id":"x"}"#, &[])
     }
 
     #[test]
@@ -301,7 +321,7 @@ mod tests {
             "i=0; while [ $i -lt 9999 ]; do i=$((i+1)); echo 0123456789 >&2; done",
         ] {
             let hook = resolve("poststop", &hook(&["/bin/sh", "-c", script], None)).expect("valid");
-            run("poststop", &[hook], &state).expect("it ends well");
+            run("poststop", &[hook], &state, &[]).expect("it ends well");
         }
     }
 }

@@ -103,7 +103,10 @@ fn execute(
     }
     let poststart = &launch.plan.hooks.poststart;
     if !poststart.is_empty() {
-        hooks::run("poststart", poststart, &launch.hook_state(Status::Running)?)?;
+        let state = launch.hook_state(Status::Running)?;
+        // The command may have ended already, which is no reason to stop the hooks; a signal to the runtime is.
+        let ending = sys::ending_signals_as_file().during("receive signals")?;
+        hooks::run("poststart", poststart, &state, &[ending.as_fd()])?;
     }
     let master = match launch.relayed.take() {
         Some(socket) => terminal::receive(&socket).during("receive the terminal")?,
@@ -188,8 +191,7 @@ impl<'a> Launch<'a> {
             match self.hear(control)? {
                 Report::Ready => return self.set_limits(),
                 Report::Mounted => {
-                    let state = self.hook_state(Status::Creating)?;
-                    hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)?;
+                    self.run_create_hooks()?;
                     report::send_go(control).during("go on after the hooks")?;
                 }
                 Report::Listener(number) => self.hand_over_listener(number, control)?,
@@ -197,6 +199,16 @@ impl<'a> Launch<'a> {
                 Report::Ended => return Err(Error::Child(self.describe_death())),
             }
         }
+    }
+
+    /// Until they have ended, or somebody asks the runtime to end or kills the process, as `delete --force` does.
+    fn run_create_hooks(&self) -> Result<()> {
+        let state = self.hook_state(Status::Creating)?;
+        let ending = sys::ending_signals_as_file().during("receive signals")?;
+        let until = [Some(ending.as_fd()), self.pidfd.as_ref().map(AsFd::as_fd)];
+        let until: Vec<_> = until.into_iter().flatten().collect();
+        let hooks = &self.plan.hooks.create_runtime;
+        hooks::run("createRuntime", hooks, &state, &until)
     }
 
     /// Waits for the next report, or for a signal that asks us to give up.
@@ -213,7 +225,7 @@ impl<'a> Launch<'a> {
             };
             let reported = !watched[0].revents().is_empty();
             while let Some(signal) = next_signal(signals) {
-                if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal) {
+                if sys::ENDING_SIGNALS.contains(&signal) {
                     let text = format!("given up for signal {signal} during set-up");
                     return Err(Error::Container(text));
                 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result, chain};
 use crate::hooks::{self, Hooks};
@@ -56,7 +58,7 @@ fn run_poststart(container: &Container, record: &Record, log: &Log) -> Result<()
     let hooks = Hooks::resolve(&container.config()?.hooks)?;
     let pid = record.process.map_or(0, |process| process.pid);
     let state = container.hook_state(record, Status::Running, pid)?;
-    hooks::run("poststart", &hooks.poststart, &state).inspect_err(|_| {
+    hooks::run("poststart", &hooks.poststart, &state, &[]).inspect_err(|_| {
         if let Err(error) = kill_process(record, libc::SIGKILL) {
             log.warn(&chain(&error));
         }
@@ -107,10 +109,15 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
 /// Then come the poststop hooks; one that fails is a warning (runtime.md, "Lifecycle").
 pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<()> {
     let container = Container::new(root, id)?;
+    if force {
+        end_set_up(&container)?;
+    }
+    let lock = container.lock();
+    // Whoever set it up may have undone it just now.
     if force && !container.exists() {
         return Ok(());
     }
-    let lock = container.lock()?;
+    let lock = lock?;
     let Some(record) = container.read()? else {
         return container.remove();
     };
@@ -138,6 +145,21 @@ pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<()> {
         log.warn(&chain(&error));
     }
     Ok(())
+}
+
+/// Another command may be at work on the container for as long as a hook wants; without its process that gives up.
+fn end_set_up(container: &Container) -> Result<()> {
+    let Ok(directory) = File::open(container.directory()) else {
+        return Ok(());
+    };
+    let lock = flock(&directory, FlockOperation::NonBlockingLockShared);
+    // The state is replaced atomically, so that it can be read without the lock; it may be gone already.
+    match container.read() {
+        Ok(Some(record)) if lock == Err(Errno::WOULDBLOCK) => {
+            kill_process(&record, libc::SIGKILL).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Even of a stopped container processes may be left, where it has no pid namespace of its own.

@@ -103,12 +103,38 @@ pub(crate) fn spawn_with_signals_unblocked(command: &mut Command) {
 
 /// Blocks all signals and returns a descriptor from which they can be read instead.
 pub(crate) fn signals_as_file() -> io::Result<OwnedFd> {
-    // SAFETY: all-zero bytes are a valid signal set; sigfillset then initializes it; the calls only read it.
-    let descriptor = unsafe {
+    // SAFETY: all-zero bytes are a valid signal set; sigfillset then initializes it.
+    let all = unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-        libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        all
+    };
+    block_as_file(&all)
+}
+
+/// The signals that ask a program to end.
+pub(crate) const ENDING_SIGNALS: [i32; 4] =
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// The same for [`ENDING_SIGNALS`] alone: the descriptor is readable while one of them is pending.
+pub(crate) fn ending_signals_as_file() -> io::Result<OwnedFd> {
+    // SAFETY: all-zero bytes are a valid signal set, which the calls then change; the signals exist.
+    let ending = unsafe {
+        let mut ending: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut ending);
+        for signal in ENDING_SIGNALS {
+            libc::sigaddset(&raw mut ending, signal);
+        }
+        ending
+    };
+    block_as_file(&ending)
+}
+
+fn block_as_file(signals: &libc::sigset_t) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialized, and the calls only read it.
+    let descriptor = unsafe {
+        libc::sigprocmask(libc::SIG_BLOCK, signals, std::ptr::null_mut());
+        libc::signalfd(-1, signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
     };
     check(descriptor.into())?;
     // SAFETY: a new descriptor that nobody else owns.

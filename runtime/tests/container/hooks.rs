@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, bundle};
+use crate::harness::{Bundle, RUNTIME, bundle};
 
 const KINDS: [&str; 6] = [
     "prestart",
@@ -204,4 +205,62 @@ fn hooks_begin_with_no_signal_blocked() {
     bundle.run().good();
     let seen = fs::read_to_string(seen).expect("written");
     assert_eq!(seen.lines().collect::<Vec<_>>(), ["0000000000000000"; 4]);
+}
+
+/// Starts a command of the runtime, and waits until its hook has made the file.
+fn begin(bundle: &Bundle, words: &[&str], file: &dyn Fn() -> bool) -> Child {
+    let config = bundle.directory.join("config.json");
+    if words[0] != "start" {
+        fs::write(config, bundle.config.to_string()).expect("config.json");
+    }
+    let mut command = Command::new(RUNTIME);
+    command.arg("--root").arg(bundle.directory.join("state"));
+    command.args(words).current_dir(&bundle.directory);
+    let mut child = command.stderr(Stdio::null()).spawn().expect("it is built");
+    while !file() {
+        let ended = child.try_wait().expect("it is our child");
+        assert_eq!(ended, None, "it ended before its hook did");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child
+}
+
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &id]).status();
+    assert!(sent.expect("kill").success());
+}
+
+#[test]
+fn set_up_is_given_up_for_a_signal_or_a_forced_delete_while_a_hook_runs() {
+    for (kind, forced) in [
+        ("createRuntime", false),
+        ("createRuntime", true),
+        ("createContainer", false),
+        ("createContainer", true),
+        ("poststart", false),
+    ] {
+        let Some(bundle) = bundle() else { return };
+        let mut bundle = with_logging_hooks(bundle).command("sleep 1000");
+        let seen = bundle.directory.join("seen");
+        let script = format!(
+            "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
+            seen.display()
+        );
+        bundle.config["hooks"][kind] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }]);
+        let mut child = begin(&bundle, &["run", "--detach", &bundle.id], &|| seen.exists());
+        if forced {
+            bundle.runtime(&["delete", "--force", &bundle.id]).good();
+        } else {
+            send("-TERM", &child);
+        }
+        let status = child.wait().expect("it is our child");
+        assert_eq!(status.code(), Some(1), "{kind}");
+        bundle.assert_gone();
+        if kind != "createContainer" {
+            let hook = fs::read_to_string(&seen).expect("written");
+            let command = fs::read_to_string(format!("/proc/{}/cmdline", hook.trim()));
+            assert!(!command.unwrap_or_default().contains("sleep"), "{kind}");
+        }
+    }
 }
