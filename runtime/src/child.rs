@@ -107,10 +107,14 @@ fn live(
         }
         None => report::await_go(&mut control).during("wait for the start")?,
     }
+    let giver = starter.as_ref().unwrap_or(&control);
     if !plan.hooks.start_container.is_empty() {
         let state = state(Status::Created)?;
-        hooks::run("startContainer", &plan.hooks.start_container, &state, &[])?;
+        let (hooks, until) = (&plan.hooks.start_container, [giver.as_fd()]);
+        hooks::run("startContainer", hooks, &state, &until)?;
     }
+    // Else the command would run in a container that nobody has written down as running.
+    report::check_still_wanted(giver).during("execute the command")?;
     Err(execution::execute(
         &plan.process,
         &program,

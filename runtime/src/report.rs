@@ -6,9 +6,11 @@
 //! the socket is close-on-exec, so the end of the stream after *ready* means that the command was executed.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 
 const READY: u8 = b'R';
 const MOUNTED: u8 = b'M';
@@ -104,6 +106,26 @@ pub(crate) fn await_go(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
+/// Refuses if whoever gave the word is not there any more, or has taken it back ([`withdraw`]).
+pub(crate) fn check_still_wanted(stream: &UnixStream) -> io::Result<()> {
+    // After the word nothing more comes, so all there is to read is the end.
+    let mut watched = [PollFd::new(stream, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match retry_on_intr(|| poll(&mut watched, Some(&now)))? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("the runtime went away before the execve")),
+    }
+}
+
+/// Takes the word to go back; the answer tells whether that was in time.
+pub(crate) fn withdraw(stream: &UnixStream) {
+    // It fails only if the other side is gone, which the next report says.
+    let _ = stream.shutdown(Shutdown::Write);
+}
+
 /// Waits for `start` to connect and give the word. Whoever connects and leaves without it is ignored.
 pub(crate) fn accept_go(listener: &UnixListener) -> io::Result<UnixStream> {
     loop {
@@ -147,5 +169,22 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
         drop(ours);
         assert!(await_go(&mut theirs).is_err());
+    }
+
+    #[test]
+    fn word_holds_until_its_giver_takes_it_back_or_goes() {
+        let (mut ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        send_go(&mut ours).expect("sent");
+        await_go(&mut theirs).expect("the word");
+        check_still_wanted(&theirs).expect("it is");
+        withdraw(&ours);
+        assert!(check_still_wanted(&theirs).is_err());
+        send_failure(&mut theirs, "not wanted");
+        drop(theirs);
+        let answer = receive(&mut ours).expect("received");
+        assert_eq!(answer, Report::Failed("not wanted".into()));
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        drop(ours);
+        assert!(check_still_wanted(&theirs).is_err());
     }
 }

@@ -1,14 +1,14 @@
 //! `start`, `state`, `kill` and `delete`: the operations on a container that exists (runtime.md, "Operations").
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Context, Error, Result, chain};
 use crate::hooks::{self, Hooks};
@@ -22,6 +22,7 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Executes the command of a created container. Returns after the execve, or with its error.
 ///
+/// A signal that asks this process to end before the execve stops the container instead of executing the command.
 /// A poststart hook that fails ends the container's process and is an error (runtime.md, "Lifecycle").
 pub fn start(root: &Path, id: &str, log: &Log) -> Result<()> {
     let container = Container::new(root, id)?;
@@ -39,26 +40,44 @@ pub fn start(root: &Path, id: &str, log: &Log) -> Result<()> {
         }
     }
     let mut stream = connect(&container)?;
+    // From the word on this must not end before the container is known to run.
+    let ending = sys::ending_signals_as_file().during("receive signals")?;
     report::send_go(&mut stream).during("start the container process")?;
-    if let Report::Failed(text) =
-        report::receive(&mut stream).during("hear from the container process")?
-    {
+    if let Report::Failed(text) = await_execve(&mut stream, ending.as_fd())? {
         return Err(Error::Child(text));
     }
     record.phase = Status::Running;
     container.write(&record)?;
     fs::remove_file(container.start_socket()).at("remove", container.start_socket())?;
     if record.late_hooks {
-        run_poststart(&container, &record, log)?;
+        run_poststart(&container, &record, ending.as_fd(), log)?;
     }
     Ok(())
 }
 
-fn run_poststart(container: &Container, record: &Record, log: &Log) -> Result<()> {
+/// Takes the word back when a signal asks this process to end; whether in time, the process tells.
+fn await_execve(stream: &mut UnixStream, ending: BorrowedFd<'_>) -> Result<Report> {
+    let mut watched = [
+        PollFd::new(&*stream, PollFlags::IN),
+        PollFd::from_borrowed_fd(ending, PollFlags::IN),
+    ];
+    retry_on_intr(|| poll(&mut watched, None)).during("hear from the container process")?;
+    if watched[0].revents().is_empty() {
+        report::withdraw(stream);
+    }
+    report::receive(stream).during("hear from the container process")
+}
+
+fn run_poststart(
+    container: &Container,
+    record: &Record,
+    ending: BorrowedFd<'_>,
+    log: &Log,
+) -> Result<()> {
     let hooks = Hooks::resolve(&container.config()?.hooks)?;
     let pid = record.process.map_or(0, |process| process.pid);
     let state = container.hook_state(record, Status::Running, pid)?;
-    hooks::run("poststart", &hooks.poststart, &state, &[]).inspect_err(|_| {
+    hooks::run("poststart", &hooks.poststart, &state, &[ending]).inspect_err(|_| {
         if let Err(error) = kill_process(record, libc::SIGKILL) {
             log.warn(&chain(&error));
         }

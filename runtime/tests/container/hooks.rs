@@ -264,3 +264,34 @@ fn set_up_is_given_up_for_a_signal_or_a_forced_delete_while_a_hook_runs() {
         }
     }
 }
+
+#[test]
+fn start_that_goes_away_during_its_hooks_executes_nothing() {
+    for signal in ["-KILL", "-TERM"] {
+        let Some(bundle) = bundle() else { return };
+        let hook = |words: &[&str]| {
+            let args = [&["helper"], words].concat();
+            json!({ "path": "/bin/helper", "args": args })
+        };
+        let hooks = [
+            hook(&["write", "/dev/started", "yes"]),
+            hook(&["sleep", "1000"]),
+        ];
+        let bundle = bundle.with("/hooks", json!({ "startContainer": hooks }));
+        let bundle = bundle.command("write /executed yes");
+        bundle.runtime(&["create", &bundle.id]).good();
+        let state = bundle.runtime(&["state", &bundle.id]).good();
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        let started = format!("/proc/{}/root/dev/started", state["pid"]);
+        let mut child = begin(&bundle, &["start", &bundle.id], &|| {
+            Path::new(&started).exists()
+        });
+        send(signal, &child);
+        let status = child.wait().expect("it is our child");
+        assert_eq!(status.code(), Some(1).filter(|_| signal == "-TERM"));
+        bundle.await_status("stopped");
+        assert!(!bundle.root().join("executed").exists(), "{signal}");
+        bundle.runtime(&["delete", &bundle.id]).good();
+        bundle.assert_gone();
+    }
+}
