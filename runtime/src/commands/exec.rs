@@ -23,10 +23,10 @@ use crate::error::{Context, Error, Result, chain};
 use crate::log::Log;
 use crate::plan::{self, Process};
 use crate::process::supervise::supervise;
-use crate::process::{execution, label, terminal};
+use crate::process::{execution, identity, label, terminal};
 use crate::report::{self, Report};
 use crate::seccomp::notify;
-use crate::spec::{self, Capabilities, Spec};
+use crate::spec::{self, Capabilities, IdMapping, Spec};
 use crate::state::{self, Container, Record, State, Status};
 use crate::sys;
 
@@ -53,6 +53,7 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
         process: &process,
         target: target.as_fd(),
         namespaces: namespaces(&spec),
+        owner: owner(&spec),
         preserve_fds: options.preserve_fds,
     };
     let pidfd = joining.spawn(console, options, &container, &record)?;
@@ -169,6 +170,18 @@ fn namespaces(spec: &Spec) -> i32 {
         .fold(0, |all, (_, flag)| all | flag)
 }
 
+/// The first user and group of the user namespace, as whom the container itself was made too.
+fn owner(spec: &Spec) -> (u32, u32) {
+    let first = |mappings: &[IdMapping]| {
+        let ids = mappings.iter().map(|mapping| mapping.container_id);
+        ids.min().unwrap_or(0)
+    };
+    (
+        first(&spec.linux.uid_mappings),
+        first(&spec.linux.gid_mappings),
+    )
+}
+
 /// The container's cgroup of v2, if it has one, or one below it that `--cgroup` names.
 fn open_cgroup(cgroup: &Cgroup, options: &ExecOptions) -> Result<Option<OwnedFd>> {
     let Some(below) = options.cgroup.as_deref() else {
@@ -192,6 +205,8 @@ struct Joining<'a> {
     /// The container's own process.
     target: BorrowedFd<'a>,
     namespaces: i32,
+    /// User and group to be on the way in a user namespace.
+    owner: (u32, u32),
     preserve_fds: u32,
 }
 
@@ -294,6 +309,12 @@ impl Joining<'_> {
         let mut labels = label::open(&process.labels)?;
         execution::apply_limits(process)?;
         join(self.target, self.namespaces & !libc::CLONE_NEWPID)?;
+        if self.namespaces & libc::CLONE_NEWUSER != 0 {
+            // The user of the host has no id in here, so it could own nothing, nor give a terminal away.
+            identity::become_owner(self.owner.0, self.owner.1)?;
+            // The kernel reset it with the user.
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
+        }
         // From here on `/` is the container's.
         let root = open_directory(Path::new("/")).at("open", "/")?;
         let cwd = open_directory(&process.cwd).at("enter working directory", &process.cwd)?;

@@ -74,6 +74,33 @@ fn add(mut bundle: Bundle, namespace: Value) -> Bundle {
 }
 
 #[test]
+fn exec_in_a_user_namespace_has_a_terminal_of_its_user() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = with_user_namespace(bundle).command("sleep 600");
+    bundle.runtime(&["run", "--detach", &bundle.id]).good();
+    for (user, owner) in [("0:0", "0:"), ("7:8", "7:")] {
+        let options = ["exec", "--tty", "--user", user, &bundle.id];
+        let command = ["/bin/helper", "stat", "/dev/pts/0", ";", "winsize"];
+        let text = bundle.runtime(&[&options[..], &command].concat()).good();
+        let lines: Vec<&str> = text.lines().collect();
+        let words: Vec<&str> = lines[0].split(' ').collect();
+        assert!(words[1].starts_with(owner), "{user}: {text:?}");
+        assert!(lines[1].starts_with("winsize 0 "), "{user}: {text:?}");
+    }
+    // Who is not mapped cannot be the user.
+    let output = bundle.runtime(&[
+        "exec",
+        "--tty",
+        "--user",
+        "1000:0",
+        &bundle.id,
+        "/bin/helper",
+        "pid",
+    ]);
+    assert_eq!(output.status, 255, "{output:?}");
+}
+
+#[test]
 fn new_user_namespace_has_the_mappings_and_its_root_owns_the_files() {
     let Some(bundle) = bundle() else { return };
     let bundle = with_user_namespace(bundle)
