@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -26,26 +26,39 @@ pub(crate) fn supervise(
     let mut signals = File::from(signals);
     let mut relay = master.map(Relay::new).transpose()?;
     loop {
-        let watch_input = relay.as_ref().is_some_and(|relay| relay.input_is_open);
-        let stdin = rustix::stdio::stdin();
+        let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
         let mut watched = vec![
             PollFd::new(&pidfd, PollFlags::IN),
             PollFd::new(&signals, PollFlags::IN),
         ];
-        if let Some(master) = relay.as_ref().and_then(|relay| relay.master.as_ref()) {
-            watched.push(PollFd::new(master, PollFlags::IN));
-            if watch_input {
-                watched.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        if let Some(relay) = &relay {
+            let (of_master, of_stdin, of_stdout) = relay.interests();
+            // Without events, poll would still tell of a hangup, again and again: so those are left out.
+            if let Some(master) = relay.master.as_ref().filter(|_| !of_master.is_empty()) {
+                watched.push(PollFd::new(master, of_master));
+            }
+            if !of_stdin.is_empty() {
+                watched.push(PollFd::from_borrowed_fd(stdin, of_stdin));
+            }
+            if !of_stdout.is_empty() {
+                watched.push(PollFd::from_borrowed_fd(stdout, of_stdout));
             }
         }
         match poll(&mut watched, None) {
             Err(Errno::INTR) => continue,
             other => other.during("wait for the container process")?,
         };
-        let ready: Vec<bool> = watched
-            .iter()
-            .map(|watched| !watched.revents().is_empty())
-            .collect();
+        let ended = !watched[0].revents().is_empty();
+        let ready = |descriptor: BorrowedFd<'_>| {
+            let same = |one: &&PollFd<'_>| one.as_fd().as_raw_fd() == descriptor.as_raw_fd();
+            watched[2..].iter().find(same).map(PollFd::revents)
+        };
+        let master = relay.as_ref().and_then(|relay| relay.master.as_ref());
+        let ready = Ready {
+            master: master.and_then(|master| ready(master.as_fd())),
+            stdin: ready(stdin),
+            stdout: ready(stdout),
+        };
         while let Some(signal) = next_signal(&mut signals) {
             match (signal, &relay) {
                 (libc::SIGCHLD, _) => {}
@@ -55,14 +68,11 @@ pub(crate) fn supervise(
             }
         }
         if let Some(relay) = &mut relay {
-            relay.pass(
-                ready.get(2) == Some(&true),
-                watch_input && ready.get(3) == Some(&true),
-            );
+            relay.pass(&ready);
         }
-        if ready[0] {
+        if ended {
             if let Some(relay) = &mut relay {
-                relay.drain();
+                relay.drain(&mut signals);
             }
             let status = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)
                 .during("wait for the container process")?;
@@ -71,7 +81,11 @@ pub(crate) fn supervise(
     }
 }
 
-fn next_signal(signals: &mut File) -> Option<i32> {
+/// By these the runtime is asked to give up what it does.
+pub(crate) const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// Takes the next signal from [`sys::signals_as_file`], if there is one.
+pub(crate) fn next_signal(signals: &mut File) -> Option<i32> {
     let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
     signals.read_exact(&mut information).ok()?;
     // `ssi_signo` comes first.
@@ -85,11 +99,24 @@ fn shell_status(status: Option<WaitIdStatus>) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
+/// What poll told of the relay's descriptors.
+struct Ready {
+    master: Option<PollFlags>,
+    stdin: Option<PollFlags>,
+    stdout: Option<PollFlags>,
+}
+
 /// The caller's terminal, or plain streams, on one side and the container's terminal on the other.
+///
+/// No side waits for another: what one does not take yet is kept, and no more is read for it meanwhile.
 struct Relay {
-    /// `None` once the container has closed its side.
+    /// Never blocks. `None` once the container has closed its side.
     master: Option<File>,
     input_is_open: bool,
+    /// On its way to the container.
+    input: Vec<u8>,
+    /// On its way to the caller.
+    output: Vec<u8>,
     /// What the caller's terminal was like, to be restored.
     before: Option<Termios>,
 }
@@ -97,9 +124,12 @@ struct Relay {
 impl Relay {
     fn new(master: OwnedFd) -> Result<Self> {
         let stdin = rustix::stdio::stdin();
+        terminal::do_not_wait(master.as_fd()).during("prepare the terminal")?;
         let mut relay = Self {
             master: Some(File::from(master)),
             input_is_open: true,
+            input: Vec::new(),
+            output: Vec::new(),
             before: None,
         };
         if isatty(stdin) {
@@ -120,64 +150,117 @@ impl Relay {
         }
     }
 
-    fn pass(&mut self, output: bool, input: bool) {
-        if output {
-            self.pass_output();
+    /// What to wait for, of the master, the standard input and the standard output.
+    fn interests(&self) -> (PollFlags, PollFlags, PollFlags) {
+        let when = |condition, flag| match condition {
+            true => flag,
+            false => PollFlags::empty(),
+        };
+        let (no_input, no_output) = (self.input.is_empty(), self.output.is_empty());
+        let read_on = self.master.is_some() && self.input_is_open && no_input;
+        (
+            when(no_output, PollFlags::IN) | when(!no_input, PollFlags::OUT),
+            when(read_on, PollFlags::IN),
+            when(!no_output, PollFlags::OUT),
+        )
+    }
+
+    fn pass(&mut self, ready: &Ready) {
+        if ready.stdout.is_some_and(|events| !events.is_empty()) {
+            self.write_output();
         }
-        if input {
-            self.pass_input();
+        if ready.stdin.is_some_and(|events| !events.is_empty()) {
+            self.read_input();
+        }
+        let master = ready.master.unwrap_or(PollFlags::empty());
+        if master.contains(PollFlags::OUT) {
+            self.write_input();
+        }
+        if master.contains(PollFlags::HUP) {
+            // Nobody is left to take it.
+            self.input_is_open = false;
+            self.input.clear();
+        }
+        // A hangup too is found out by reading.
+        if !master.difference(PollFlags::OUT).is_empty() && self.output.is_empty() {
+            self.read_output();
         }
     }
 
     /// Returns whether there was any. The end is EIO: nobody has the other side open any more.
-    fn pass_output(&mut self) -> bool {
+    fn read_output(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let Some(master) = &mut self.master else {
             return false;
         };
         match master.read(&mut buffer) {
             Ok(length) if length > 0 => {
-                let mut stdout = io::stdout().lock();
-                // Nobody may be reading; the container is not to suffer for it.
-                let _ = stdout
-                    .write_all(&buffer[..length])
-                    .and_then(|()| stdout.flush());
+                self.output.extend_from_slice(&buffer[..length]);
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             _ => {
                 self.master = None;
+                self.input.clear();
                 false
             }
         }
     }
 
-    fn pass_input(&mut self) {
-        /// What ends the input on a terminal in its normal mode: the character of `VEOF`.
-        const END: [u8; 1] = [4];
-        let mut buffer = [0; 4096];
-        let read = rustix::io::read(rustix::stdio::stdin(), &mut buffer[..]);
-        let bytes = match read {
-            Ok(length) if length > 0 => &buffer[..length],
-            Err(Errno::INTR | Errno::AGAIN) => return,
-            _ => {
-                self.input_is_open = false;
-                &END
-            }
-        };
-        if let Some(master) = &mut self.master {
-            let _ = master.write_all(bytes);
+    /// As much as a pipe that is ready takes without waiting: the caller's standard output is not ours to change.
+    fn write_output(&mut self) {
+        let length = self.output.len().min(libc::PIPE_BUF);
+        match rustix::io::write(rustix::stdio::stdout(), &self.output[..length]) {
+            Ok(written) => drop(self.output.drain(..written)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // Nobody may be reading; the container is not to suffer for it.
+            Err(_) => self.output.clear(),
         }
     }
 
-    /// The process has ended; what it wrote last may still be on its way.
-    fn drain(&mut self) {
-        loop {
-            let Some(master) = &self.master else { return };
-            let now = rustix::event::Timespec::default();
-            let ready = poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now));
-            if !matches!(ready, Ok(1..)) || !self.pass_output() {
-                return;
+    fn read_input(&mut self) {
+        /// What ends the input on a terminal in its normal mode: the character of `VEOF`.
+        const END: u8 = 4;
+        let mut buffer = [0; 4096];
+        match rustix::io::read(rustix::stdio::stdin(), &mut buffer[..]) {
+            Ok(length) if length > 0 => self.input.extend_from_slice(&buffer[..length]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            _ => {
+                self.input_is_open = false;
+                self.input.push(END);
+            }
+        }
+    }
+
+    fn write_input(&mut self) {
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        match master.write(&self.input) {
+            Ok(written) => drop(self.input.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.input.clear(),
+        }
+    }
+
+    /// The process has ended; what it wrote last may still be on its way. A caller who reads no more ends it by a signal.
+    fn drain(&mut self, signals: &mut File) {
+        while !self.output.is_empty() || self.read_output() {
+            let stdout = rustix::stdio::stdout();
+            let mut watched = [
+                PollFd::from_borrowed_fd(stdout, PollFlags::OUT),
+                PollFd::new(&*signals, PollFlags::IN),
+            ];
+            let waited = poll(&mut watched, None);
+            if waited.is_ok() && !watched[0].revents().is_empty() {
+                self.write_output();
+            }
+            while let Some(signal) = next_signal(signals) {
+                if ENDING.contains(&signal) {
+                    return;
+                }
             }
         }
     }

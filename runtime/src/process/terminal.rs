@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fchown, fstatfs, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fchown, fcntl_getfl, fcntl_setfl, fstatfs, openat2};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -128,6 +128,11 @@ pub(super) fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Res
         ws_ypixel: 0,
     };
     tcsetwinsize(terminal, size)
+}
+
+/// Makes reading and writing the master return instead of waiting.
+pub(super) fn do_not_wait(master: BorrowedFd<'_>) -> Result<(), Errno> {
+    fcntl_setfl(master, fcntl_getfl(master)? | OFlags::NONBLOCK)
 }
 
 /// One message: the descriptor, and as data a name, without which no message would be sent.

@@ -217,6 +217,11 @@ impl Bundle {
 
     /// Runs one command of the runtime with this bundle's state and `config.json`.
     pub(crate) fn runtime(&self, words: &[&str]) -> Output {
+        self.runtime_with_input(words, Stdio::null())
+    }
+
+    /// As [`Bundle::runtime`], with this standard input.
+    pub(crate) fn runtime_with_input(&self, words: &[&str], input: Stdio) -> Output {
         let mut command = Command::new(RUNTIME);
         command.arg("--root").arg(self.directory.join("state"));
         if matches!(words[0], "run" | "create") {
@@ -225,7 +230,7 @@ impl Bundle {
                 .expect("config.json");
             command.arg("--bundle").arg(&self.directory);
         }
-        finish(command.args(words), &self.directory)
+        finish_with_input(command.args(words), input, &self.directory)
     }
 
     /// The status that `state` gives.
@@ -269,6 +274,10 @@ impl Drop for Bundle {
 
 /// Runs a command with a deadline. Output goes through files: a detached container may hold it open.
 pub(crate) fn finish(command: &mut Command, directory: &Path) -> Output {
+    finish_with_input(command, Stdio::null(), directory)
+}
+
+fn finish_with_input(command: &mut Command, input: Stdio, directory: &Path) -> Output {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let paths = ["out", "err"].map(|name| directory.join(format!("{name}-{number}")));
@@ -276,7 +285,7 @@ pub(crate) fn finish(command: &mut Command, directory: &Path) -> Output {
         .each_ref()
         .map(|path| fs::File::create(path).expect("output file"));
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(out)
         .stderr(err)
         .spawn()

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
@@ -99,6 +100,25 @@ fn a_foreground_terminal_is_relayed() {
         output.stdout, "winsize 0 33 77\r\n\u{1}\u{1}\u{1}ok\r\n",
         "it is a terminal, and its output comes out"
     );
+}
+
+#[test]
+fn a_terminal_nobody_reads_from_does_not_hold_up_its_output() {
+    let Some(bundle) = bundle() else { return };
+    // More input than the terminal's buffer holds, and output after it is full.
+    let bundle = with_terminal(bundle).command("fill /dev/console 300000 ; exit 4");
+    let mut yes = Command::new("yes")
+        .arg("aaaaaaaaaa")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("coreutils");
+    let input = yes.stdout.take().expect("a pipe");
+    let output = bundle.runtime_with_input(&["run", &bundle.id], input.into());
+    let _ = yes.kill();
+    let _ = yes.wait();
+    assert_eq!(output.status, 4, "{:?}", output.stderr);
+    let bytes = output.stdout.bytes().filter(|&byte| byte == 1).count();
+    assert_eq!(bytes, 300_000);
 }
 
 #[test]
