@@ -5,11 +5,12 @@
 //! as that process did. The runtime's memory cannot be read from inside on the way: the process is not dumpable.
 
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::process::{
@@ -22,7 +23,7 @@ use crate::cli::ExecOptions;
 use crate::error::{Context, Error, Result, chain};
 use crate::log::Log;
 use crate::plan::{self, Process};
-use crate::process::supervise::supervise;
+use crate::process::supervise::{ENDING, next_signal, supervise};
 use crate::process::{execution, identity, label, terminal};
 use crate::report::{self, Report};
 use crate::seccomp::notify;
@@ -44,9 +45,11 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
     let has_terminal = process.terminal.is_some();
     terminal::check(has_terminal, socket.is_some(), options.detach)?;
     // Blocked before the process exists, so none is lost.
-    let signals = match options.detach {
+    let mut signals = match options.detach {
         true => None,
-        false => Some(sys::signals_as_file().during("receive signals")?),
+        false => Some(File::from(
+            sys::signals_as_file().during("receive signals")?,
+        )),
     };
     let (console, relayed) = terminal::console(has_terminal, socket)?;
     let joining = Joining {
@@ -56,7 +59,7 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
         owner: owner(&spec),
         preserve_fds: options.preserve_fds,
     };
-    let pidfd = joining.spawn(console, options, &container, &record)?;
+    let pidfd = joining.spawn(console, options, &container, &record, signals.as_mut())?;
     let Some(signals) = signals else {
         return Ok(0);
     };
@@ -64,7 +67,7 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
         Some(socket) => terminal::receive(&socket).during("receive the terminal")?,
         None => None,
     };
-    supervise(pidfd.as_fd(), signals, master)
+    supervise(pidfd.as_fd(), signals.into(), master)
 }
 
 /// A descriptor for the container's process, if it may be joined now.
@@ -218,6 +221,7 @@ impl Joining<'_> {
         options: &ExecOptions,
         container: &Container,
         record: &Record,
+        signals: Option<&mut File>,
     ) -> Result<OwnedFd> {
         let cgroup = record.cgroup.as_ref();
         let directory = cgroup.map(|cgroup| open_cgroup(cgroup, options));
@@ -242,21 +246,26 @@ impl Joining<'_> {
             sys::Cloned::Parent { pid, pidfd } => (pid.as_raw_nonzero().get(), pidfd),
         };
         drop((control, console));
-        if let Some(cgroup) = legacy {
-            cgroup.attach(pid)?;
-            report::send_go(&mut ours).during("let the process go on")?;
-        }
+        let process = (pid, pidfd.as_fd());
+        let document = container.document(record);
         let listener = |number, control: &UnixStream| {
-            let document = container.document(record);
-            self.hand_over_listener((pid, pidfd.as_fd()), (number, control), &document)
+            self.hand_over_listener(process, (number, control), &document)
         };
-        if let Err(error) = await_execution(&mut ours, listener) {
+        let settle = || -> Result<()> {
+            if let Some(cgroup) = legacy {
+                cgroup.attach(pid)?;
+                report::send_go(&mut ours).during("let the process go on")?;
+            }
+            await_execution(&mut ours, signals, listener)?;
+            match &options.pid_file {
+                Some(path) => state::replace_file(path, pid.to_string().as_bytes(), 0o644),
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = settle() {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             return Err(error);
-        }
-        if let Some(path) = &options.pid_file {
-            state::replace_file(path, pid.to_string().as_bytes(), 0o644)?;
         }
         Ok(pidfd)
     }
@@ -335,15 +344,43 @@ impl Joining<'_> {
 /// Hears the process out until it has executed the command.
 fn await_execution(
     control: &mut UnixStream,
+    mut signals: Option<&mut File>,
     mut take_listener: impl FnMut(i32, &UnixStream) -> Result<()>,
 ) -> Result<()> {
     loop {
+        if let Some(signals) = &mut signals {
+            await_report(control, signals)?;
+        }
         match report::receive(control).during("hear from the process")? {
             Report::Ended => return Ok(()),
             Report::Failed(text) => return Err(Error::Child(text)),
             Report::Listener(number) => take_listener(number, control)?,
             Report::Ready | Report::Mounted => {
                 report::send_go(control).during("let the process go on")?
+            }
+        }
+    }
+}
+
+/// Waits until there is something to receive, unless a signal asks to give up.
+fn await_report(control: &UnixStream, signals: &mut File) -> Result<()> {
+    loop {
+        let mut watched = [
+            PollFd::new(control, PollFlags::IN),
+            PollFd::new(&*signals, PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Err(Errno::INTR) => continue,
+            other => other.during("hear from the process")?,
+        };
+        if !watched[0].revents().is_empty() {
+            // Signals that came too are for the command.
+            return Ok(());
+        }
+        while let Some(signal) = next_signal(signals) {
+            if ENDING.contains(&signal) {
+                let text = format!("given up for signal {signal} during exec");
+                return Err(Error::Container(text));
             }
         }
     }

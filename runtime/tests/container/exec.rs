@@ -1,10 +1,13 @@
 //! Other processes in a running container: `exec`.
 
 use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Output, bundle};
+use crate::harness::{Bundle, Output, RUNTIME, bundle};
 
 /// A container that runs until the test ends.
 fn running(bundle: Bundle) -> Bundle {
@@ -165,6 +168,51 @@ fn a_detached_process_has_its_id_written_down() {
 }
 
 #[test]
+fn a_process_whose_id_cannot_be_written_down_is_gone() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = running(bundle);
+    let options = "--detach --pid-file /proc/no/such/file";
+    let output = exec(&bundle, options, "sleep 601");
+    assert_eq!(output.status, 255, "{output:?}");
+    assert_eq!(members(&bundle), 1, "only the container's own is left");
+}
+
+#[test]
+fn a_signal_ends_an_exec_that_cannot_go_on() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = running(bundle);
+    let freeze = bundle.cgroup().join("cgroup.freeze");
+    fs::write(&freeze, "1").expect("frozen");
+    bundle.await_status("paused");
+    // Made in the frozen cgroup, the process takes no step.
+    let mut exec = Command::new(RUNTIME)
+        .arg("--root")
+        .arg(bundle.directory.join("state"))
+        .args(["exec", "--ignore-paused", &bundle.id, "/bin/helper", "pid"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the runtime is built");
+    while members(&bundle) < 2 {
+        assert!(exec.try_wait().expect("a child").is_none(), "it ended");
+        sleep(Duration::from_millis(5));
+    }
+    let pid = i32::try_from(exec.id()).expect("an id");
+    let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+    let output = exec.wait_with_output().expect("its end");
+    fs::write(&freeze, "0").expect("thawed");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("given up for signal 15"), "{text}");
+    assert_eq!(output.status.code(), Some(255), "{text}");
+    assert_eq!(members(&bundle), 1, "only the container's own is left");
+}
+
+fn members(bundle: &Bundle) -> usize {
+    let members = fs::read_to_string(bundle.cgroup().join("cgroup.procs"));
+    members.expect("readable").lines().count()
+}
+
+#[test]
 fn what_cannot_be_executed_is_said_in_the_words_that_engines_look_for() {
     let Some(bundle) = bundle() else { return };
     let bundle = running(bundle);
@@ -206,6 +254,7 @@ fn a_paused_container_is_entered_only_on_demand() {
     let bundle = running(bundle);
     let freeze = bundle.cgroup().join("cgroup.freeze");
     fs::write(&freeze, "1").expect("frozen");
+    bundle.await_status("paused");
     let output = exec(&bundle, "", "exit 3");
     fs::write(&freeze, "0").expect("thawed");
     assert_eq!(output.status, 255, "{output:?}");
