@@ -64,7 +64,9 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
         return Ok(0);
     };
     let master = match relayed {
-        Some(socket) => terminal::receive(&socket).during("receive the terminal")?,
+        Some(socket) => terminal::receive(&socket)
+            .during("receive the terminal")
+            .inspect_err(|_| end(pidfd.as_fd()))?,
         None => None,
     };
     supervise(pidfd.as_fd(), signals.into(), master)
@@ -263,8 +265,7 @@ impl Joining<'_> {
             }
         };
         if let Err(error) = settle() {
-            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            end(pidfd.as_fd());
             return Err(error);
         }
         Ok(pidfd)
@@ -384,6 +385,12 @@ fn await_report(control: &UnixStream, signals: &mut File) -> Result<()> {
             }
         }
     }
+}
+
+/// Kills the process and takes its status: the error that led here is the one to tell.
+fn end(pidfd: BorrowedFd<'_>) {
+    let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+    let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
 }
 
 fn join(target: BorrowedFd<'_>, namespaces: i32) -> Result<()> {
