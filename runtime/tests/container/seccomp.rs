@@ -214,6 +214,10 @@ mod sys {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other.expect("it can be polled"),
             };
+            // Before Linux 6.11 asking would then wait for ever.
+            if !watched[0].revents().contains(PollFlags::IN) {
+                return None;
+            }
             let mut call = [0_u64; 10];
             // SAFETY: the request writes one `struct seccomp_notif`, 80 bytes; the kernel wants them zeroed.
             let result = unsafe {
@@ -226,9 +230,6 @@ mod sys {
             if result == 0 {
                 // id, then pid and flags, then the number.
                 return Some((call[0], call[2] as u32 as i32));
-            }
-            if watched[0].revents().contains(PollFlags::HUP) {
-                return None;
             }
         }
     }
