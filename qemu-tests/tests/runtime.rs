@@ -7,6 +7,10 @@ use qemu_tests::{Case, Lab, guest_runtime, runtime_test_helper, runtime_tests, s
 /// Boot and all tests, on a busy host.
 const PATIENCE: std::time::Duration = seconds(2400);
 
+/// Not in the guest: the runtime of images knows no systemd, the guest has none of the programs that the second one
+/// starts, and Linux before 6.3 enters no time namespace by an execve.
+const SKIPPED: &str = " --skip systemd_that_cannot_be_reached --skip namespaces_of_another_process --skip time_namespace";
+
 /// Runs one of the runtime's test binaries in a guest of its own.
 fn run_in_guest(name: &str) -> Result<()> {
     let case = Case::new(&format!("runtime-{name}"))?;
@@ -16,7 +20,7 @@ fn run_in_guest(name: &str) -> Result<()> {
     lab.file("/lab/helper", runtime_test_helper(&case)?)?;
     lab.file(tests.runtime, guest_runtime()?)?;
     let script = "CORACLE_RUNTIME_TESTS_HELPER=/lab/helper /lab/tests --test-threads=1 --nocapture";
-    lab.step("tests", script)?;
+    lab.step("tests", &format!("{script}{SKIPPED}"))?;
     let report = lab.run(PATIENCE)?;
     report.expect_success()?;
     let skipped: Vec<_> = (report.step("tests")?.lines.iter())
