@@ -162,14 +162,18 @@ fn isolate(
     Ok(())
 }
 
-/// The execve enters it (time_namespaces(7)); until then its clocks can be set.
+/// Until somebody enters it its clocks can be set (time_namespaces(7)). An execve enters it too, but not on every
+/// kernel.
 fn make_time_namespace(offsets: &str) -> Result<()> {
     sys::unshare(libc::CLONE_NEWTIME).during("make a time namespace")?;
-    if offsets.is_empty() {
-        return Ok(());
+    if !offsets.is_empty() {
+        let path = Path::new("/proc/self/timens_offsets");
+        std::fs::write(path, offsets).at("set linux.timeOffsets in", path)?;
     }
-    let path = Path::new("/proc/self/timens_offsets");
-    std::fs::write(path, offsets).at("set linux.timeOffsets in", path)
+    let path = Path::new("/proc/self/ns/time_for_children");
+    let made = File::open(path).at("open", path)?;
+    let kind = ThreadNameSpaceType::TIME;
+    move_into_thread_name_spaces(made.as_fd(), kind).during("enter the time namespace")
 }
 
 /// Builds the root. Returns it and the terminal.
