@@ -7,9 +7,9 @@ use qemu_tests::{Case, Lab, guest_runtime, runtime_test_helper, runtime_tests, s
 /// Boot and all tests, on a busy host.
 const PATIENCE: std::time::Duration = seconds(2400);
 
-/// Not in the guest: the runtime of images knows no systemd, the guest has none of the programs that the second one
-/// starts, and Linux before 6.3 enters no time namespace by an execve.
-const SKIPPED: &str = " --skip systemd_that_cannot_be_reached --skip namespaces_of_another_process --skip time_namespace";
+/// Not in the guest: the runtime of images knows no systemd, and the guest has none of the programs that the second
+/// one starts.
+const SKIPPED: &str = " --skip systemd_that_cannot_be_reached --skip namespaces_of_another_process";
 
 /// Runs one of the runtime's test binaries in a guest of its own.
 fn run_in_guest(name: &str) -> Result<()> {
