@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result, chain};
 use crate::hooks;
 use crate::log::{self, Log};
 use crate::plan::Plan;
-use crate::process::supervise::supervise;
+use crate::process::supervise::{next_signal, supervise};
 use crate::process::terminal;
 use crate::report::{self, Report};
 use crate::seccomp::notify;
@@ -339,12 +339,4 @@ fn listen(container: &Container) -> Result<UnixListener> {
     let directory = File::open(container.directory()).at("open", container.directory())?;
     let path = format!("/proc/self/fd/{}/start.sock", directory.as_raw_fd());
     UnixListener::bind(path).at("make socket", container.start_socket())
-}
-
-fn next_signal(signals: &mut File) -> Option<i32> {
-    let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
-    std::io::Read::read_exact(signals, &mut information).ok()?;
-    // `ssi_signo` comes first.
-    let number: [u8; 4] = information[..4].try_into().expect("four bytes");
-    i32::try_from(u32::from_ne_bytes(number)).ok()
 }

@@ -23,7 +23,7 @@ use crate::cli::ExecOptions;
 use crate::error::{Context, Error, Result, chain};
 use crate::log::Log;
 use crate::plan::{self, Process};
-use crate::process::supervise::{ENDING, next_signal, supervise};
+use crate::process::supervise::{next_signal, supervise};
 use crate::process::{execution, identity, label, terminal};
 use crate::report::{self, Report};
 use crate::seccomp::notify;
@@ -379,7 +379,7 @@ fn await_report(control: &UnixStream, signals: &mut File) -> Result<()> {
             return Ok(());
         }
         while let Some(signal) = next_signal(signals) {
-            if ENDING.contains(&signal) {
+            if sys::ENDING_SIGNALS.contains(&signal) {
                 let text = format!("given up for signal {signal} during exec");
                 return Err(Error::Container(text));
             }

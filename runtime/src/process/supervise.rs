@@ -81,9 +81,6 @@ pub(crate) fn supervise(
     }
 }
 
-/// By these the runtime is asked to give up what it does.
-pub(crate) const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-
 /// Takes the next signal from [`sys::signals_as_file`], if there is one.
 pub(crate) fn next_signal(signals: &mut File) -> Option<i32> {
     let mut information = [0u8; size_of::<libc::signalfd_siginfo>()];
@@ -258,7 +255,7 @@ impl Relay {
                 self.write_output();
             }
             while let Some(signal) = next_signal(signals) {
-                if ENDING.contains(&signal) {
+                if sys::ENDING_SIGNALS.contains(&signal) {
                     return;
                 }
             }
