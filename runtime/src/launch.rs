@@ -150,6 +150,7 @@ impl<'a> Launch<'a> {
             process: None,
             bundle,
             cgroup: None,
+            resctrl: None,
             created: log::timestamp(SystemTime::now()),
             annotations: plan.annotations.clone(),
             late_hooks: !(plan.hooks.poststart.is_empty() && plan.hooks.poststop.is_empty()),
@@ -322,6 +323,9 @@ impl Drop for Launch<'_> {
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
+        }
+        if let Some(resctrl) = &self.record.resctrl {
+            resctrl.undo();
         }
         let _ = self.container.remove();
         // runtime.md, "Lifecycle": whatever fails after the process exists leads to the poststop hooks.

@@ -19,6 +19,7 @@ use crate::hooks::Hooks;
 use crate::mount::Mount;
 use crate::mount::devices::Device;
 use crate::mount::rootfs::Root;
+use crate::resctrl;
 use crate::spec::{self, Spec};
 
 pub use namespaces::Namespaces;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub cgroup: PathBuf,
     /// Resource limits.
     pub limits: Limits,
+    /// Class of service for caches and memory bandwidth.
+    pub resctrl: Option<resctrl::Class>,
     /// Programs to run on the way.
     pub hooks: Hooks,
     /// Copied to the state.
@@ -93,6 +96,12 @@ impl Plan {
                 .resources
                 .as_ref()
                 .map_or(Ok(Limits::default()), Limits::resolve)?,
+            resctrl: spec
+                .linux
+                .intel_rdt
+                .as_ref()
+                .map(|asked| resctrl::Class::resolve(asked, id))
+                .transpose()?,
             hooks: Hooks::resolve(&spec.hooks)?,
             hostname: spec.hostname,
             domainname: spec.domainname,
@@ -143,7 +152,6 @@ fn is_semantic(version: &str) -> bool {
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
     ];

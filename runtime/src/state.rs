@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::resctrl;
 use crate::spec::{self, OCI_VERSION, Spec};
 
 /// Of the container's process, as the specification names it.
@@ -77,6 +78,9 @@ pub struct Record {
     pub bundle: PathBuf,
     /// Where its processes are, once there is one.
     pub cgroup: Option<Cgroup>,
+    /// Its class of service, if it asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Membership>,
     /// RFC 3339.
     pub created: String,
     /// Of `config.json`.

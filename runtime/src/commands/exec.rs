@@ -229,6 +229,8 @@ impl Joining<'_> {
         let directory = cgroup.map(|cgroup| open_cgroup(cgroup, options));
         let directory = directory.transpose()?.flatten();
         let legacy = cgroup.filter(|cgroup| cgroup.needs_attach());
+        let resctrl = record.resctrl.as_ref();
+        let attach = legacy.is_some() || resctrl.is_some();
         let pid_namespace = self.namespaces & libc::CLONE_NEWPID;
         if pid_namespace != 0 {
             // It counts for new processes only.
@@ -243,7 +245,7 @@ impl Joining<'_> {
         let (pid, pidfd) = match made {
             sys::Cloned::Child => {
                 drop((ours, directory));
-                self.live_and_report(control, console, legacy.is_some())
+                self.live_and_report(control, console, attach)
             }
             sys::Cloned::Parent { pid, pidfd } => (pid.as_raw_nonzero().get(), pidfd),
         };
@@ -256,6 +258,11 @@ impl Joining<'_> {
         let settle = || -> Result<()> {
             if let Some(cgroup) = legacy {
                 cgroup.attach(pid)?;
+            }
+            if let Some(resctrl) = resctrl {
+                resctrl.attach(pid)?;
+            }
+            if attach {
                 report::send_go(&mut ours).during("let the process go on")?;
             }
             await_execution(&mut ours, signals, listener)?;

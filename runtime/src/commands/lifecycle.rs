@@ -202,7 +202,9 @@ fn remove_processes(record: &Record) -> Result<()> {
             )));
         }
     }
-    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())
+    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())?;
+    let resctrl = record.resctrl.as_ref();
+    resctrl.map_or(Ok(()), |resctrl| resctrl.remove())
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {

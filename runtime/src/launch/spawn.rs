@@ -22,6 +22,7 @@ use crate::child::{self, Inheritance};
 use crate::error::{Context, Error, Result, chain};
 use crate::mount::idmap::Sources;
 use crate::report;
+use crate::resctrl::Membership;
 use crate::spec::IdMapping;
 use crate::state::{self, Process};
 use crate::sys::{self, Cloned};
@@ -44,7 +45,9 @@ impl Launch<'_> {
         let directory = cgroup.open()?;
         let attach = cgroup.needs_attach();
         let own_user = self.plan.namespaces.has(libc::CLONE_NEWUSER);
-        let wait = own_user || attach;
+        let class = self.plan.resctrl.as_ref();
+        self.record.resctrl = class.map(Membership::prepare).transpose()?;
+        let wait = own_user || attach || class.is_some();
         let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
         let mut inheritance = Inheritance {
             control,
@@ -90,6 +93,9 @@ impl Launch<'_> {
                 let pid = pid.as_raw_nonzero().get();
                 if let Some(cgroup) = self.cgroup.as_mut().filter(|_| attach) {
                     cgroup.place(pid, &self.plan.limits)?;
+                }
+                if let Some(resctrl) = &self.record.resctrl {
+                    resctrl.attach(pid)?;
                 }
                 if own_user {
                     self.grant(pid)?;

@@ -9,6 +9,20 @@ use serde_json::{Value, json};
 use crate::harness::{RUNTIME, bundle, finish};
 
 #[test]
+fn class_of_service_without_resctrl_is_refused_by_name() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    if mounts.contains(" - resctrl ") {
+        eprintln!("skipped: this host has a resctrl filesystem");
+        return;
+    }
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle.with("/linux/intelRdt", json!({ "closID": "gold" }));
+    let failure = bundle.run().failure();
+    assert!(failure.contains("linux.intelRdt"), "{failure}");
+    bundle.assert_gone();
+}
+
+#[test]
 fn scheduling_io_priority_and_personality_are_set() {
     let Some(bundle) = bundle() else { return };
     // ioprio_get(IOPRIO_WHO_PROCESS, 0) and personality(0xffffffff), which only asks.
