@@ -1,0 +1,98 @@
+//! The kernel's news and the machine's own devices: uevents, buttons, the kernel's log, interfaces.
+
+use std::time::Duration;
+
+use super::{Machine, Role, Source};
+use crate::buttons::PowerButton;
+use crate::console::now;
+use crate::halt::Ending;
+use crate::initramfs::corruption_message;
+use crate::kernel_log::KernelLog;
+use crate::uevent::{Uevent, UeventSocket};
+use crate::{modules, readahead};
+
+impl Machine {
+    pub(super) fn late_modules_deadline(&self) -> Option<Duration> {
+        self.late_modules.as_ref().map(|(_, deadline)| *deadline)
+    }
+
+    /// Ends the boot, once: loads what no workload waits for, and lets the kernel read ahead as it likes. Buttons
+    /// that appear by it are told by uevents.
+    pub(crate) fn end_boot(&mut self) {
+        if let Some((paths, _)) = self.late_modules.take() {
+            readahead::set_for_root(readahead::AFTERWARDS_KIB);
+            modules::load_all(&paths, &mut self.console);
+        }
+    }
+
+    pub(super) fn read_uevents(&mut self) {
+        while let Some(event) = self.uevents.as_ref().and_then(UeventSocket::next) {
+            match event {
+                Uevent::Corrupted(block) => self.refuse(&corruption_message(&block)),
+                Uevent::InputAdded(node) => {
+                    if let Some(button) = node.strip_prefix("input/").and_then(PowerButton::open) {
+                        self.add_button(button);
+                    }
+                }
+                Uevent::BlockAdded | Uevent::Other => {}
+            }
+        }
+    }
+
+    /// From now on a workload may print.
+    pub(super) fn take_kernel_log(&mut self) {
+        self.kernel_log = KernelLog::take();
+        if let Some(log) = &self.kernel_log
+            && self.watch(Source::KernelLog, log).is_err()
+        {
+            log.give_back();
+            self.kernel_log = None;
+        }
+    }
+
+    /// A workload may make the kernel say much: such lines are dropped like its own when the console is slow.
+    pub(crate) fn read_kernel_log(&mut self) {
+        if let Some(log) = &self.kernel_log {
+            log.read(|text| self.console.say_if_room(format_args!("kernel: {text}")));
+        }
+    }
+
+    pub(super) fn add_button(&mut self, button: PowerButton) {
+        let index = self.buttons.len();
+        if self.watch(Source::Button(index), &button).is_ok() {
+            self.buttons.push(Some(button));
+        }
+    }
+
+    pub(super) fn read_button(&mut self, index: usize) {
+        match self
+            .buttons
+            .get(index)
+            .and_then(Option::as_ref)
+            .map(PowerButton::was_pressed)
+        {
+            Some(Some(true)) => self.stop(Ending::PowerOff, "the power button"),
+            Some(None) => self.buttons[index] = None,
+            _ => {}
+        }
+    }
+
+    pub(super) fn start_dhcp(&mut self, interface: usize) {
+        if self.ending.is_some() {
+            return;
+        }
+        match self.network.start(interface) {
+            Ok(Some(pid)) => {
+                self.children.insert(pid, Role::Dhcp(interface));
+                if let Some(pipe) = self.network.pipe(interface) {
+                    let _ = self.watch(Source::Lease(interface), pipe);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.console.say(format_args!("cannot start DHCP: {error}"));
+                self.network.on_exit(interface, now(), &mut self.console);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the loop waits for, and what its children are for.
+
+use crate::supervise::event::Id;
+use crate::workload::Stream;
+
+/// What a descriptor in the loop belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Console,
+    Signals,
+    Uevents,
+    Button(usize),
+    Output(Id, Stream),
+    Lease(usize),
+    KernelLog,
+}
+
+/// What a child process was started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Start(Id),
+    Main(Id),
+    Clean(Id),
+    Probe(Id),
+    Dhcp(usize),
+}
+
+impl Source {
+    pub(super) const fn encode(self) -> u64 {
+        let (kind, index) = match self {
+            Self::Console => (0, 0),
+            Self::Signals => (1, 0),
+            Self::Uevents => (2, 0),
+            Self::Button(index) => (3, index),
+            Self::Output(id, Stream::Out) => (4, id),
+            Self::Output(id, Stream::Error) => (5, id),
+            Self::Lease(interface) => (6, interface),
+            Self::KernelLog => (7, 0),
+        };
+        kind << 32 | index as u64
+    }
+
+    pub(super) fn decode(data: u64) -> Option<Self> {
+        let index = usize::try_from(data & 0xffff_ffff).ok()?;
+        Some(match data >> 32 {
+            0 => Self::Console,
+            1 => Self::Signals,
+            2 => Self::Uevents,
+            3 => Self::Button(index),
+            4 => Self::Output(index, Stream::Out),
+            5 => Self::Output(index, Stream::Error),
+            6 => Self::Lease(index),
+            7 => Self::KernelLog,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_survive_the_way_through_epoll() {
+        let sources = [
+            Source::Console,
+            Source::Signals,
+            Source::Uevents,
+            Source::Button(3),
+            Source::Output(499, Stream::Out),
+            Source::Output(0, Stream::Error),
+            Source::Lease(1),
+            Source::KernelLog,
+        ];
+        for source in sources {
+            assert_eq!(Source::decode(source.encode()), Some(source));
+        }
+        assert_eq!(Source::decode(99 << 32), None);
+    }
+}
