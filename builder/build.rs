@@ -12,7 +12,37 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("coracle-runtime", "CORACLE_GUEST_RUNTIME"),
 ];
 
+/// Names a folder with both programs ready: for who packages Coracle in steps, or wants to look at the builder's code
+/// alone. What is in it is taken as it is.
+const READY: &str = "CORACLE_GUEST_PROGRAMS";
+
 fn main() {
+    println!("cargo::rerun-if-env-changed={READY}");
+    let folder = match env::var_os(READY) {
+        Some(folder) => ready(PathBuf::from(folder)),
+        None => build(),
+    };
+    for (program, name) in PROGRAMS {
+        println!("cargo::rustc-env={name}={}", folder.join(program).display());
+    }
+}
+
+/// The folder, if both programs are in it.
+fn ready(folder: PathBuf) -> PathBuf {
+    for (program, _) in PROGRAMS {
+        let file = folder.join(program);
+        println!("cargo::rerun-if-changed={}", file.display());
+        assert!(
+            file.is_absolute() && file.is_file(),
+            "{READY} is to be an absolute path of a folder with {program} in it: {}",
+            folder.display()
+        );
+    }
+    folder
+}
+
+/// Builds both and returns their folder.
+fn build() -> PathBuf {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
     for input in ["Cargo.toml", "Cargo.lock", "config", "init", "runtime"] {
         println!(
@@ -45,19 +75,9 @@ fn main() {
         .envs_of_the_guest(&workspace)
         .status();
     match status {
-        Ok(status) if status.success() => {}
+        Ok(status) if status.success() => target_dir.join(&target).join("guest"),
         Ok(status) => panic!("building the guest programs failed: {status}"),
         Err(error) => panic!("cargo could not be started: {error}"),
-    }
-    for (program, name) in PROGRAMS {
-        println!(
-            "cargo::rustc-env={name}={}",
-            target_dir
-                .join(&target)
-                .join("guest")
-                .join(program)
-                .display()
-        );
     }
 }
 
