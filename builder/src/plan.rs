@@ -173,6 +173,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
             partition_uuid: state_uuid(&spec.name).to_string(),
             mount_point: STATE_MOUNT_POINT.to_owned(),
         }),
+        log: spec.log,
         interfaces: spec
             .interfaces
             .iter()

@@ -29,6 +29,8 @@ pub struct BootSpec {
     pub late_modules: Vec<String>,
     /// The state partition; `None`: the machine keeps nothing over a reboot.
     pub state: Option<BootState>,
+    /// How much is kept of what the workloads print.
+    pub log: BootLog,
     /// The network interfaces, in the order of the file.
     pub interfaces: Vec<BootInterface>,
     /// The workloads in start order: each one stands behind all that it comes `after`.
@@ -43,6 +45,16 @@ pub struct BootState {
     pub partition_uuid: String,
     /// Where it is mounted.
     pub mount_point: String,
+}
+
+/// The bounds of the log; each is one of every workload, and of init's own lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootLog {
+    /// The most bytes of files on the state partition.
+    pub size: u64,
+    /// The most bytes in memory.
+    pub memory: u64,
 }
 
 /// One network interface of the machine.

@@ -8,6 +8,7 @@
 pub mod boot;
 pub mod diagnostic;
 pub mod linux;
+pub mod log;
 pub mod manifest;
 mod mistakes;
 mod order;

@@ -30,6 +30,8 @@ pub struct Manifest {
     pub debian: Debian,
     pub state: Option<State>,
     #[serde(default)]
+    pub log: Log,
+    #[serde(default)]
     pub network: Network,
     #[serde(default)]
     pub workload: BTreeMap<Text, Workload>,
@@ -72,6 +74,14 @@ pub struct Debian {
 #[serde(deny_unknown_fields)]
 pub struct State {
     pub size: Text,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub size: Option<Text>,
+    pub memory: Option<Text>,
 }
 
 /// `[network]`.

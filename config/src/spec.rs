@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot::Protocol;
+use crate::boot::{BootLog, Protocol};
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
+use crate::log;
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::order::start_order;
@@ -43,6 +44,8 @@ pub struct Spec {
     pub debian_suite: Option<String>,
     /// The state partition's size in bytes, a multiple of 1 MiB; `None`: no state partition.
     pub state_size: Option<u64>,
+    /// The bounds of the log.
+    pub log: BootLog,
     /// The hostname.
     pub hostname: String,
     /// Network interfaces.
@@ -111,6 +114,7 @@ impl Spec {
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
             state_size: mistakes
                 .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
+            log: log::bounds(&manifest.log, &mut mistakes),
             hostname: mistakes
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),

@@ -8,6 +8,7 @@ use toml::Spanned;
 use crate::boot::{Protocol, Readiness, Restart};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::linux;
+use crate::log;
 use crate::manifest::{self, Text};
 use crate::mistakes::Mistakes;
 use crate::value::{self, Parsed, Port};
@@ -115,7 +116,7 @@ pub enum FileContent {
 impl Workload {
     /// Validates one; its mistakes are kept and something harmless takes the value's place.
     pub(crate) fn new(name: &Text, from: &manifest::Workload, mistakes: &mut Mistakes) -> Self {
-        mistakes.take(value::dns_label(name, "workload name"));
+        mistakes.take(log::workload_name(name));
         let ports = mistakes.take_all(&from.ports, value::port);
         let (readiness, check_interval) = health(from, &ports, mistakes);
         check_unique_paths(from, mistakes);

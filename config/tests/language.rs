@@ -72,6 +72,7 @@ fn the_least_file_is_a_name() {
     assert_eq!(spec.hostname, "empty");
     assert!(spec.workloads.is_empty() && spec.state_size.is_none());
     assert!(spec.interfaces[0].dhcp);
+    assert_eq!((spec.log.size, spec.log.memory), (16 << 20, 64 << 10));
 }
 
 /// Each row: what is put in place of what in [`WEB`], and lines that the message must have.
@@ -184,6 +185,26 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         "memory =",
         "ports = [\"81:80\"]\nmemory =",
         &["listens on port 80 already"],
+    ),
+    (
+        "[state]",
+        "[log]\nmemory = \"1KiB\"\n[state]",
+        &["`1KiB` is too small for a log", "64KiB is the least"],
+    ),
+    (
+        "[state]",
+        "[log]\nmemory = \"1GiB\"\n[state]",
+        &["`1GiB` is too large for a log", "the most is 64MiB"],
+    ),
+    (
+        "[state]",
+        "[log]\nsize = \"lots\"\n[state]",
+        &["`lots` is no size"],
+    ),
+    (
+        "[workload.db]",
+        "[workload.kernel]\nimage = \"dir:x\"\n[workload.db]",
+        &["`kernel`: this name is taken in the log"],
     ),
     (
         "[state]\nsize = \"256MiB\"",
