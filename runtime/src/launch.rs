@@ -91,6 +91,7 @@ fn execute(
     log: &Log,
 ) -> Result<(OwnedFd, File, Option<OwnedFd>)> {
     let mut launch = Launch::begin(root, id, options, log)?;
+    launch.plan.process.require_command()?;
     launch.prepare_terminal(options, detached)?;
     let mut control = launch.spawn(None, options)?;
     launch.await_ready(&mut control)?;
@@ -153,6 +154,7 @@ impl<'a> Launch<'a> {
             resctrl: None,
             created: log::timestamp(SystemTime::now()),
             annotations: plan.annotations.clone(),
+            lacks_process: plan.process.args.is_empty(),
             late_hooks: !(plan.hooks.poststart.is_empty() && plan.hooks.poststop.is_empty()),
         };
         let signals = File::from(sys::signals_as_file().during("receive signals")?);

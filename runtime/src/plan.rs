@@ -151,10 +151,7 @@ fn is_semantic(version: &str) -> bool {
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = &spec.linux;
-    let asked = [
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-    ];
+    let asked = [("linux.netDevices", !linux.net_devices.is_empty())];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
         None => Ok(()),

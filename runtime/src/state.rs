@@ -85,6 +85,9 @@ pub struct Record {
     pub created: String,
     /// Of `config.json`.
     pub annotations: BTreeMap<String, String>,
+    /// Whether `config.json` has no process, so that the container cannot be started.
+    #[serde(default)]
+    pub lacks_process: bool,
     /// Whether `config.json` has hooks for after the execve.
     #[serde(default)]
     pub late_hooks: bool,

@@ -107,7 +107,8 @@ fn describe(spec: &Spec, options: &ExecOptions) -> Result<spec::Process> {
     if let Some(path) = &options.process {
         return spec::parse(&spec::read(path)?, path);
     }
-    let mut process = spec.process.clone().unwrap_or_default();
+    let process = spec.process.clone();
+    let mut process = process.unwrap_or_else(spec::Process::absent);
     process.args.clone_from(&options.args);
     process.terminal = options.tty;
     process.no_new_privileges |= options.no_new_privs;

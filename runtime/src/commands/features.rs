@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::mount::options;
-use crate::process::capabilities;
+use crate::process::{capabilities, memory_policy};
 use crate::seccomp;
 use crate::spec::OCI_VERSION;
 
@@ -35,6 +35,7 @@ pub fn document() -> Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::flags() },
             "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": {},

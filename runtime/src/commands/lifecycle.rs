@@ -39,6 +39,10 @@ pub fn start(root: &Path, id: &str, log: &Log) -> Result<()> {
             return Err(Error::Container(text));
         }
     }
+    if record.lacks_process {
+        let text = format!("cannot start container {id:?}: its config.json has no process");
+        return Err(Error::Container(text));
+    }
     let mut stream = connect(&container)?;
     // From the word on this must not end before the container is known to run.
     let ending = sys::ending_signals_as_file().during("receive signals")?;

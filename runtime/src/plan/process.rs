@@ -18,9 +18,9 @@ use crate::spec::{self, Spec};
 /// The process as the container will execute it.
 #[derive(Debug)]
 pub struct Process {
-    /// The command and its arguments; at least one.
+    /// The command and its arguments; none for a container that can be created but not started.
     pub args: Vec<CString>,
-    /// `args[0]` as text, to look up and to name in errors.
+    /// `args[0]` as text, to look up and to name in errors; empty if there is none.
     pub program: String,
     /// As `NAME=value`.
     pub env: Vec<CString>,
@@ -50,13 +50,23 @@ pub struct Process {
     pub listen_fds: u32,
 }
 
+impl Process {
+    /// Refuses a container that has nothing to execute (runtime.md, "Start").
+    pub(crate) fn require_command(&self) -> Result<()> {
+        if self.args.is_empty() {
+            return Err(Error::Config("process is required to start".into()));
+        }
+        Ok(())
+    }
+}
+
 /// Resolves the container's process; besides it, warnings and remarks.
 pub(super) fn resolve(spec: &Spec) -> Result<(Process, Vec<String>, Vec<String>)> {
-    let process = spec
-        .process
-        .as_ref()
-        .ok_or_else(|| Error::Config("process is required".into()))?;
-    resolve_any(process, spec)
+    match &spec.process {
+        Some(process) => resolve_any(process, spec),
+        // config.md, "Process": required only when *start* is called.
+        None => resolve_unchecked(&spec::Process::absent(), spec),
+    }
 }
 
 /// Resolves a process of the container: its own, or one that joins it.
@@ -64,10 +74,17 @@ pub(crate) fn resolve_any(
     process: &spec::Process,
     spec: &Spec,
 ) -> Result<(Process, Vec<String>, Vec<String>)> {
-    let program = process.args.first().filter(|program| !program.is_empty());
-    let program = program
-        .ok_or_else(|| Error::Config("process.args: no command".into()))?
-        .clone();
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Error::Config("process.args: no command".into()));
+    }
+    resolve_unchecked(process, spec)
+}
+
+/// The same whether or not there is a command.
+fn resolve_unchecked(
+    process: &spec::Process,
+    spec: &Spec,
+) -> Result<(Process, Vec<String>, Vec<String>)> {
     if !process.cwd.starts_with('/') || process.cwd.contains('\0') {
         return Err(Error::Config(format!(
             "process.cwd: {:?} is not an absolute path",
@@ -101,7 +118,7 @@ pub(crate) fn resolve_any(
     };
     let process = Process {
         args: c_strings("process.args", &process.args)?,
-        program,
+        program: process.args.first().cloned().unwrap_or_default(),
         env: c_strings("process.env", &process.env)?,
         cwd: PathBuf::from(&process.cwd),
         user: user(&process.user)?,

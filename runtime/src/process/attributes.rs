@@ -1,4 +1,4 @@
-//! Scheduling, I/O priority, personality and processor affinity of the process (config.md, "Linux Process";
+//! Scheduling, I/O priority, personality, memory policy and processor affinity of the process (config.md, "Linux Process";
 //! config-linux.md, "Personality"): names to numbers, and putting them on this process.
 //!
 //! Refuses values that the policy or class does not have. What the kernel or the host then refuses is an error that
@@ -6,6 +6,7 @@
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::memory_policy::MemoryPolicy;
 use crate::error::{Context, Error, Result};
 use crate::spec::{self, Spec};
 use crate::sys::{self, SchedulingAttributes};
@@ -19,6 +20,8 @@ pub struct Attributes {
     pub io_priority: Option<i32>,
     /// For `personality`.
     pub personality: Option<u64>,
+    /// For `set_mempolicy`.
+    pub memory_policy: Option<MemoryPolicy>,
     /// For a process that joins a container: the processors before and after it is in the cgroup.
     pub affinity: [Option<Vec<usize>>; 2],
 }
@@ -66,6 +69,12 @@ impl Attributes {
                 .as_ref()
                 .map(personality)
                 .transpose()?,
+            memory_policy: spec
+                .linux
+                .memory_policy
+                .as_ref()
+                .map(MemoryPolicy::resolve)
+                .transpose()?,
             affinity: [
                 processors("initial", affinity.initial)?,
                 processors("final", affinity.last)?,
@@ -84,7 +93,9 @@ impl Attributes {
         if let Some(personality) = self.personality {
             sys::set_personality(personality).during("set linux.personality")?;
         }
-        Ok(())
+        self.memory_policy
+            .as_ref()
+            .map_or(Ok(()), MemoryPolicy::apply)
     }
 
     /// Binds this process to the processors of before (0) or after (1) it is in the cgroup.
@@ -166,12 +177,20 @@ fn personality(asked: &spec::Personality) -> Result<u64> {
     }
 }
 
-/// A list as the kernel writes it: `0-3,7`.
 fn processors(name: &str, list: &str) -> Result<Vec<usize>> {
+    numbers(list, CpuSet::MAX_CPU).ok_or_else(|| {
+        Error::Config(format!(
+            "process.execCPUAffinity.{name}: {list:?} is no list of processors"
+        ))
+    })
+}
+
+/// A list as the kernel writes it, `0-3,7`, of numbers below `limit`.
+pub(super) fn numbers(list: &str, limit: usize) -> Option<Vec<usize>> {
     let number = |text: &str| {
         let plain = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = plain.then(|| text.parse::<usize>().ok()).flatten();
-        number.filter(|&number| number < CpuSet::MAX_CPU)
+        number.filter(|&number| number < limit)
     };
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -179,12 +198,7 @@ fn processors(name: &str, list: &str) -> Result<Vec<usize>> {
         (!range.is_empty()).then_some(range)
     };
     let ranges: Option<Vec<_>> = list.split(',').map(|part| range(part.trim())).collect();
-    let wrong = || {
-        Error::Config(format!(
-            "process.execCPUAffinity.{name}: {list:?} is no list of processors"
-        ))
-    };
-    Ok(ranges.ok_or_else(wrong)?.into_iter().flatten().collect())
+    Some(ranges?.into_iter().flatten().collect())
 }
 
 fn position(names: &[&str], name: &str) -> Option<usize> {

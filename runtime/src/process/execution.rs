@@ -52,7 +52,10 @@ pub(crate) fn drop_privileges(process: &Process, control: &mut UnixStream) -> Re
         env.push(CString::new(entry).map_err(|_| Error::Child("NUL in /etc/passwd".into()))?);
     }
     listen::announce(process.listen_fds, &mut env);
-    let path = identity::find_program(&process.program, &env)?;
+    let path = match process.args.as_slice() {
+        [] => CString::default(),
+        _ => identity::find_program(&process.program, &env)?,
+    };
     umask(Mode::from_raw_mode(process.umask));
     // Only this runtime can give a listener to its agent, and it may be gone when the command is started.
     if process.no_new_privileges && listens(process) {
@@ -74,6 +77,9 @@ pub(crate) fn execute(
     labels: &mut [Pending],
     control: &mut UnixStream,
 ) -> Error {
+    if let Err(error) = process.require_command() {
+        return error;
+    }
     if let Some(Err(error)) = labels.iter_mut().map(Pending::write).find(Result::is_err) {
         return error;
     }

@@ -7,5 +7,6 @@ pub(crate) mod execution;
 pub mod identity;
 pub mod label;
 pub(crate) mod listen;
+pub mod memory_policy;
 pub(crate) mod supervise;
 pub mod terminal;

@@ -36,6 +36,16 @@ pub struct Process {
     pub exec_cpu_affinity: Option<CpuAffinity>,
 }
 
+impl Process {
+    /// What stands for a process that the document does not have: it may be set up, but has no command to execute.
+    pub(crate) fn absent() -> Self {
+        Self {
+            cwd: "/".to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 /// In characters.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]

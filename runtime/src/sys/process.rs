@@ -230,3 +230,17 @@ pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
     // SAFETY: takes an integer.
     check(unsafe { libc::personality(persona) }.into()).map(drop)
 }
+
+/// Gives this process a policy for the memory that it will be given (`set_mempolicy(2)`): a mode with its flags, and a
+/// bit for each NUMA node.
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel reads one bit less than it is told.
+    let bits = size_of_val(nodes) * 8 + usize::from(!nodes.is_empty());
+    let pointer = if nodes.is_empty() {
+        std::ptr::null()
+    } else {
+        nodes.as_ptr()
+    };
+    // SAFETY: the kernel reads as many bits as it is told, less one, all of them in `nodes`, or nothing.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) }).map(drop)
+}

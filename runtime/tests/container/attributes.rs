@@ -201,3 +201,29 @@ fn containers_are_listed_as_a_table_as_json_and_by_id() {
     assert_eq!(json[0]["rootfs"], json!(bundle.root()));
     assert_eq!(json[0]["pid"].to_string(), rows[1][1]);
 }
+
+#[test]
+fn memory_policy_holds_for_the_command_and_for_those_that_join() {
+    if !Path::new("/proc/self/numa_maps").exists() {
+        eprintln!("skipped: this kernel has no NUMA");
+        return;
+    }
+    let Some(bundle) = bundle() else { return };
+    let policy = json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    let bundle = bundle
+        .with("/linux/memoryPolicy", policy)
+        .command("cat /proc/self/numa_maps ; sleep 1000");
+    let id = bundle.id.as_str();
+    bundle.runtime(&["run", "--detach", id]).good();
+    let command = ["exec", id, "/bin/helper", "cat", "/proc/self/numa_maps"];
+    let maps = bundle.runtime(&command).good();
+    assert!(maps.contains(" bind=static:0 "), "{maps}");
+    bundle.runtime(&["delete", "--force", id]).good();
+    let bundle = bundle.command("cat /proc/self/numa_maps");
+    let maps = bundle.run().good();
+    assert!(maps.contains(" bind=static:0 "), "{maps}");
+    // A node that is not there.
+    let policy = json!({ "mode": "MPOL_BIND", "nodes": "1023" });
+    let failure = bundle.with("/linux/memoryPolicy", policy).run().failure();
+    assert!(failure.contains("linux.memoryPolicy"), "{failure}");
+}

@@ -292,3 +292,24 @@ fn wrong_command_lines_exit_with_2_and_errors_go_to_the_log() {
     }
     fs::remove_dir_all(directory).expect("it is ours");
 }
+
+#[test]
+fn container_without_a_process_is_created_and_takes_commands_but_never_starts() {
+    let Some(mut bundle) = bundle() else { return };
+    let document = bundle.config.as_object_mut().expect("an object");
+    document.remove("process");
+    let id = bundle.id.as_str();
+    let failure = bundle.runtime(&["run", id]).failure();
+    assert!(failure.contains("process is required"), "{failure}");
+    bundle.assert_gone();
+    bundle.runtime(&["create", id]).good();
+    let failure = bundle.runtime(&["start", id]).failure();
+    assert!(failure.contains("has no process"), "{failure}");
+    assert_eq!(bundle.status(), "created");
+    let cwd = bundle.runtime(&["exec", id, "/bin/helper", "cwd"]);
+    assert_eq!(cwd.good(), "/\n");
+    bundle.runtime(&["kill", id, "KILL"]).good();
+    bundle.await_status("stopped");
+    bundle.runtime(&["delete", id]).good();
+    bundle.assert_gone();
+}
