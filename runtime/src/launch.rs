@@ -19,6 +19,7 @@ use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result, chain};
 use crate::hooks;
 use crate::log::{self, Log};
+use crate::network::Moved;
 use crate::plan::Plan;
 use crate::process::supervise::{next_signal, supervise};
 use crate::process::terminal;
@@ -134,6 +135,8 @@ struct Launch<'a> {
     console: Option<UnixStream>,
     /// Where it arrives, if that is here.
     relayed: Option<UnixStream>,
+    /// What the container has got of the host's network devices.
+    devices: Option<Moved>,
 }
 
 impl<'a> Launch<'a> {
@@ -172,6 +175,7 @@ impl<'a> Launch<'a> {
             lock: Some(lock),
             console: None,
             relayed: None,
+            devices: None,
         };
         launch.container.write_config(&text)?;
         launch.container.write(&launch.record)?;
@@ -304,6 +308,9 @@ impl<'a> Launch<'a> {
     /// From here on the container stays. Gives the process and the signals to pass on to it.
     fn finish(mut self) -> (OwnedFd, File) {
         self.done = true;
+        if let Some(devices) = self.devices.take() {
+            devices.keep();
+        }
         let pidfd = self.pidfd.take().expect("finish comes after spawn");
         (pidfd, self.signals.take().expect("taken here only"))
     }
@@ -315,6 +322,8 @@ impl Drop for Launch<'_> {
         if self.done {
             return;
         }
+        // Before the process is killed, and with it perhaps the namespace and the devices in it.
+        self.devices = None;
         if let Some(pidfd) = &self.pidfd {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);

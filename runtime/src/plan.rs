@@ -19,6 +19,7 @@ use crate::hooks::Hooks;
 use crate::mount::Mount;
 use crate::mount::devices::Device;
 use crate::mount::rootfs::Root;
+use crate::network;
 use crate::resctrl;
 use crate::spec::{self, Spec};
 
@@ -53,6 +54,8 @@ pub struct Plan {
     pub cgroup: PathBuf,
     /// Resource limits.
     pub limits: Limits,
+    /// Network devices that move in.
+    pub net_devices: Vec<network::Device>,
     /// Class of service for caches and memory bandwidth.
     pub resctrl: Option<resctrl::Class>,
     /// Programs to run on the way.
@@ -69,7 +72,6 @@ impl Plan {
     /// Checks and resolves a document. `bundle` is absolute; `id` names the cgroup if the document does not.
     pub fn new(spec: Spec, bundle: &Path, id: &str) -> Result<Self> {
         check_version(&spec.oci_version)?;
-        refuse_unsupported(&spec)?;
         let namespaces = Namespaces::resolve(&spec.linux)?;
         for (name, value) in [
             ("hostname", &spec.hostname),
@@ -96,6 +98,7 @@ impl Plan {
                 .resources
                 .as_ref()
                 .map_or(Ok(Limits::default()), Limits::resolve)?,
+            net_devices: net_devices(&spec.linux, &namespaces)?,
             resctrl: spec
                 .linux
                 .intel_rdt
@@ -149,13 +152,12 @@ fn is_semantic(version: &str) -> bool {
         && build.split('.').all(word)
 }
 
-fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    let linux = &spec.linux;
-    let asked = [("linux.netDevices", !linux.net_devices.is_empty())];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => Err(Error::Unsupported(format!("{name} in config.json"))),
-        None => Ok(()),
+fn net_devices(linux: &spec::Linux, namespaces: &Namespaces) -> Result<Vec<network::Device>> {
+    if !linux.net_devices.is_empty() && !namespaces.has(libc::CLONE_NEWNET) {
+        let text = "linux.netDevices need a network namespace";
+        return Err(Error::Config(text.into()));
     }
+    network::resolve(&linux.net_devices)
 }
 
 fn absolute(property: &str, paths: &[String]) -> Result<Vec<PathBuf>> {

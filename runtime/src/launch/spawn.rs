@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open,
@@ -21,6 +22,7 @@ use crate::cgroup::Cgroup;
 use crate::child::{self, Inheritance};
 use crate::error::{Context, Error, Result, chain};
 use crate::mount::idmap::Sources;
+use crate::network::Moved;
 use crate::report;
 use crate::resctrl::Membership;
 use crate::spec::IdMapping;
@@ -47,7 +49,8 @@ impl Launch<'_> {
         let own_user = self.plan.namespaces.has(libc::CLONE_NEWUSER);
         let class = self.plan.resctrl.as_ref();
         self.record.resctrl = class.map(Membership::prepare).transpose()?;
-        let wait = own_user || attach || class.is_some();
+        let devices = !self.plan.net_devices.is_empty();
+        let wait = own_user || attach || class.is_some() || devices;
         let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
         let mut inheritance = Inheritance {
             control,
@@ -101,6 +104,9 @@ impl Launch<'_> {
                     self.grant(pid)?;
                 }
                 self.register(pid)?;
+                if devices {
+                    self.move_devices(pid)?;
+                }
                 if wait {
                     report::send_go(&mut ours).during("let the container process go on")?;
                 }
@@ -117,6 +123,19 @@ impl Launch<'_> {
             Some(path) => state::replace_file(path, pid.to_string().as_bytes(), 0o644),
             None => Ok(()),
         }
+    }
+
+    /// A namespace to join is entered by the process only later, so it is opened by its own path.
+    fn move_devices(&mut self, pid: i32) -> Result<()> {
+        let joined = self.plan.namespaces.join.iter();
+        let is_network = |(kind, _): &&(i32, PathBuf)| *kind == libc::CLONE_NEWNET;
+        let path = match joined.into_iter().find(is_network) {
+            Some((_, path)) => path.clone(),
+            None => PathBuf::from(format!("/proc/{pid}/ns/net")),
+        };
+        let namespace = File::open(&path).at("open namespace", &path)?;
+        self.devices = Some(Moved::move_into(namespace.into(), &self.plan.net_devices)?);
+        Ok(())
     }
 
     /// What takes the host's privilege.
@@ -141,7 +160,7 @@ impl Launch<'_> {
     }
 
     fn open_namespaces(&self) -> Result<Opened> {
-        let open = |(kind, path): &(i32, std::path::PathBuf)| {
+        let open = |(kind, path): &(i32, PathBuf)| {
             let file = File::open(path).at("open namespace", path)?;
             Ok((*kind, OwnedFd::from(file)))
         };

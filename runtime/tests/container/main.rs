@@ -11,6 +11,7 @@ mod lifecycle;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod overwrite;
 mod pause;
 mod root;
