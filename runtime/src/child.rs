@@ -19,7 +19,7 @@ use crate::error::{Context, Result, chain};
 use crate::hooks;
 use crate::mount::idmap::Sources;
 use crate::mount::tree::{Missing, Tree};
-use crate::mount::{self, devices, rootfs};
+use crate::mount::{self, devices, rootfs, shared};
 use crate::plan::Plan;
 use crate::process::{execution, identity, label, terminal};
 use crate::spec::IdMapping;
@@ -84,9 +84,17 @@ fn live(
     if wait {
         report::await_go(&mut control).during("wait for the runtime")?;
     }
-    isolate(plan, &namespaces, preserve_fds, keep_keyring)?;
+    let is_mount = |(kind, _): &&(i32, OwnedFd)| *kind == libc::CLONE_NEWNS;
+    let (mounts, others): (Vec<_>, Vec<_>) = namespaces.iter().partition(is_mount);
+    isolate(plan, &others, preserve_fds, keep_keyring)?;
     let mut labels = label::open(&plan.process.labels)?;
-    let (tree, terminal) = build_root(plan, sources, console)?;
+    let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
+        true => None,
+        false => Some(cgroup::own_path()?),
+    };
+    // What has been opened so far was the host's, whatever the namespace has mounted at these paths.
+    join(&mounts)?;
+    let (tree, terminal) = build_root(plan, sources, console, visible_cgroup, &mut control)?;
     run_create_hooks(plan, &mut control, state)?;
     let cwd = finish_root(plan, &tree)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
@@ -126,7 +134,7 @@ fn live(
 /// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.
 fn isolate(
     plan: &Plan,
-    join: &[(i32, OwnedFd)],
+    namespaces: &[&(i32, OwnedFd)],
     preserve_fds: u32,
     keep_keyring: bool,
 ) -> Result<()> {
@@ -147,17 +155,22 @@ fn isolate(
         let path = Path::new("/proc/self/oom_score_adj");
         std::fs::write(path, score.to_string()).at("write", path)?;
     }
-    for (kind, namespace) in join {
-        let kind = ThreadNameSpaceType::from_bits_retain(*kind as u32);
-        move_into_thread_name_spaces(namespace.as_fd(), kind)
-            .during(format!("join namespace {kind:?}"))?;
-    }
+    join(namespaces)?;
     // clone3 would root a cgroup namespace at the cgroup of the caller, so it is made here, inside.
     if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
         sys::unshare(libc::CLONE_NEWCGROUP).during("make a cgroup namespace")?;
     }
     if plan.namespaces.new & libc::CLONE_NEWNET != 0 {
         sys::bring_loopback_up().during("bring up the loopback device")?;
+    }
+    Ok(())
+}
+
+fn join(namespaces: &[&(i32, OwnedFd)]) -> Result<()> {
+    for (kind, namespace) in namespaces {
+        let kind = ThreadNameSpaceType::from_bits_retain(*kind as u32);
+        move_into_thread_name_spaces(namespace.as_fd(), kind)
+            .during(format!("join namespace {kind:?}"))?;
     }
     Ok(())
 }
@@ -181,7 +194,20 @@ fn build_root(
     plan: &Plan,
     mut sources: Sources,
     console: Option<UnixStream>,
+    visible_cgroup: Option<PathBuf>,
+    control: &mut UnixStream,
 ) -> Result<(Tree, Option<OwnedFd>)> {
+    let tree = prepare_root(plan, &mut sources)?;
+    if plan.root.joined {
+        // It does not vanish with this process, so the runtime has to know it from now on.
+        let mount = shared::mount_id(tree.root())?;
+        report::send_root(control, mount).during("report to the runtime")?;
+    }
+    let terminal = fill_root(plan, &tree, sources, console, visible_cgroup)?;
+    Ok((tree, terminal))
+}
+
+fn prepare_root(plan: &Plan, sources: &mut Sources) -> Result<Tree> {
     // In a user namespace this is still the host's root, who reaches the directory, but who can own no file there.
     let own_user = plan.namespaces.has(libc::CLONE_NEWUSER);
     let early = plan.root.source != rootfs::Source::Directory;
@@ -199,26 +225,32 @@ fn build_root(
     if own_user && !early {
         become_owner(plan)?;
     }
-    let visible_cgroup = match plan.namespaces.has(libc::CLONE_NEWCGROUP) {
-        true => None,
-        false => Some(cgroup::own_path()?),
-    };
+    Ok(tree)
+}
+
+/// Mounts what the document lists, with the devices. Returns the terminal.
+fn fill_root(
+    plan: &Plan,
+    tree: &Tree,
+    mut sources: Sources,
+    console: Option<UnixStream>,
+    visible_cgroup: Option<PathBuf>,
+) -> Result<Option<OwnedFd>> {
     for (number, mount) in plan.mounts.iter().enumerate() {
         let opened = sources.take(number);
-        mount::mount(&tree, mount, opened, visible_cgroup.as_deref())?;
+        mount::mount(tree, mount, opened, visible_cgroup.as_deref())?;
     }
     if let Some(devices) = &plan.devices {
-        devices::populate(&tree, devices)?;
+        devices::populate(tree, devices)?;
     }
-    let terminal = match (plan.process.terminal, console) {
+    Ok(match (plan.process.terminal, console) {
         (Some(terminal), Some(console)) => {
             let slave = terminal::open(tree.root(), terminal, plan.process.user.uid, &console)?;
-            bind_console(&tree, &slave)?;
+            bind_console(tree, &slave)?;
             Some(slave)
         }
         _ => None,
-    };
-    Ok((tree, terminal))
+    })
 }
 
 /// Becomes root of the user namespace, or the first user that it has.

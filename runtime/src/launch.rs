@@ -19,6 +19,7 @@ use crate::cli::CgroupManager;
 use crate::error::{Context, Error, Result, chain};
 use crate::hooks;
 use crate::log::{self, Log};
+use crate::mount::shared::SharedMounts;
 use crate::network::Moved;
 use crate::plan::Plan;
 use crate::process::supervise::{next_signal, supervise};
@@ -99,7 +100,7 @@ fn execute(
     report::send_go(&mut control).during("start the container process")?;
     match launch.hear(&mut control)? {
         Report::Failed(text) => return Err(Error::Child(text)),
-        Report::Mounted | Report::Ready | Report::Listener(_) | Report::Ended => {
+        Report::Mounted | Report::Root(_) | Report::Ready | Report::Listener(_) | Report::Ended => {
             launch.enter(Status::Running)?
         }
     }
@@ -146,7 +147,7 @@ impl<'a> Launch<'a> {
         let path = bundle.join("config.json");
         let text = spec::read(&path)?;
         let mut plan = Plan::new(spec::parse(&text, &path)?, &bundle, id)?;
-        plan.root.pivot = !options.no_pivot;
+        plan.root.pivot &= !options.no_pivot;
         plan.warnings.iter().for_each(|text| log.warn(text));
         plan.remarks.iter().for_each(|text| log.debug(text));
         let record = Record {
@@ -155,6 +156,7 @@ impl<'a> Launch<'a> {
             bundle,
             cgroup: None,
             resctrl: None,
+            shared_mounts: None,
             created: log::timestamp(SystemTime::now()),
             annotations: plan.annotations.clone(),
             lacks_process: plan.process.args.is_empty(),
@@ -197,6 +199,7 @@ impl<'a> Launch<'a> {
         loop {
             match self.hear(control)? {
                 Report::Ready => return self.set_limits(),
+                Report::Root(mount) => self.remember_shared_mounts(mount)?,
                 Report::Mounted => {
                     self.run_create_hooks()?;
                     report::send_go(control).during("go on after the hooks")?;
@@ -241,6 +244,15 @@ impl<'a> Launch<'a> {
                 return report::receive(control).during("hear from the container process");
             }
         }
+    }
+
+    /// In a joined mount namespace they do not go with the process.
+    fn remember_shared_mounts(&mut self, mount: u64) -> Result<()> {
+        if let Some(namespace) = self.plan.namespaces.joined_mounts() {
+            let mounts = SharedMounts::new(namespace, &self.plan.root.path, mount)?;
+            self.record.shared_mounts = Some(mounts);
+        }
+        self.container.write(&self.record)
     }
 
     /// In a user namespace the process itself has no privilege over the host's limits.
@@ -330,6 +342,9 @@ impl Drop for Launch<'_> {
             if let Some(path) = &self.pid_file {
                 let _ = fs::remove_file(path);
             }
+        }
+        if let Some(mounts) = &self.record.shared_mounts {
+            let _ = mounts.detach();
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill();

@@ -81,7 +81,10 @@ impl Plan {
                 return Err(Error::Config(format!("{name} needs a uts namespace")));
             }
         }
-        let root = overlay::root(&spec, bundle)?;
+        let mut root = overlay::root(&spec, bundle)?;
+        if namespaces.joined_mounts().is_some() {
+            root.stay_in_joined_namespace()?;
+        }
         let mounts = mounts::resolve(&spec, bundle, &namespaces)?;
         let (process, mut warnings, remarks) = process::resolve(&spec)?;
         warnings.extend(mounts::warnings(&mounts));

@@ -2,7 +2,8 @@
 //!
 //! The process sends one byte when the mounts are there and the runtime's hooks may run (only if there are any; it
 //! then waits for the word), and one when it is set up, or one byte and a text when it has failed; before it loads a
-//! seccomp filter with a listener, one byte and the number of the descriptor that this will be. Every descriptor of
+//! seccomp filter with a listener, one byte and the number of the descriptor that this will be; if its root lies in a
+//! joined mount namespace, one byte and the number of that mount. Every descriptor of
 //! the socket is close-on-exec, so the end of the stream after *ready* means that the command was executed.
 
 use std::io::{self, Read, Write};
@@ -17,6 +18,7 @@ const MOUNTED: u8 = b'M';
 const FAILED: u8 = b'E';
 const GO: u8 = b'G';
 const LISTENER: u8 = b'L';
+const ROOT: u8 = b'T';
 
 /// No report is longer.
 const MAX_TEXT_BYTES: u64 = 16 * 1024;
@@ -26,6 +28,8 @@ const MAX_TEXT_BYTES: u64 = 16 * 1024;
 pub(crate) enum Report {
     /// The mounts are there; waits for the hooks of the runtime.
     Mounted,
+    /// The root is mounted, in a namespace of others, by this number of its mount.
+    Root(u64),
     /// Set up; waits for the word to go.
     Ready,
     /// About to load a seccomp filter, whose listener will be this descriptor of the process.
@@ -46,6 +50,11 @@ pub(crate) fn receive(stream: &mut UnixStream) -> io::Result<Report> {
             let mut number = [0; 4];
             stream.read_exact(&mut number)?;
             Ok(Report::Listener(i32::from_ne_bytes(number)))
+        }
+        _ if kind[0] == ROOT => {
+            let mut mount = [0; 8];
+            stream.read_exact(&mut mount)?;
+            Ok(Report::Root(u64::from_ne_bytes(mount)))
         }
         _ if kind[0] == MOUNTED => Ok(Report::Mounted),
         _ => {
@@ -76,6 +85,12 @@ pub(crate) fn send_ready(stream: &mut UnixStream) -> io::Result<()> {
 pub(crate) fn send_listener(stream: &mut UnixStream, number: i32) -> io::Result<()> {
     let [a, b, c, d] = number.to_ne_bytes();
     stream.write_all(&[LISTENER, a, b, c, d])
+}
+
+/// Says which mount of a joined namespace the root is.
+pub(crate) fn send_root(stream: &mut UnixStream, mount: u64) -> io::Result<()> {
+    let message: Vec<u8> = [ROOT].into_iter().chain(mount.to_ne_bytes()).collect();
+    stream.write_all(&message)
 }
 
 /// Says that the mounts are there.
@@ -148,10 +163,13 @@ mod tests {
     fn reports_arrive_as_they_were_sent() {
         let (mut ours, mut theirs) = UnixStream::pair().expect("a socket pair");
         send_listener(&mut theirs, 258).expect("sent");
+        send_root(&mut theirs, 1 << 40).expect("sent");
         send_ready(&mut theirs).expect("sent");
         send_failure(&mut theirs, "mount x: no");
         drop(theirs);
         assert_eq!(receive(&mut ours).expect("received"), Report::Listener(258));
+        let root = Report::Root(1 << 40);
+        assert_eq!(receive(&mut ours).expect("received"), root);
         assert_eq!(receive(&mut ours).expect("received"), Report::Ready);
         assert_eq!(
             receive(&mut ours).expect("received"),

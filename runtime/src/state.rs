@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result};
+use crate::mount::shared::SharedMounts;
 use crate::resctrl;
 use crate::spec::{self, OCI_VERSION, Spec};
 
@@ -81,6 +82,9 @@ pub struct Record {
     /// Its class of service, if it asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Membership>,
+    /// What it has mounted in a mount namespace that it shares with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_mounts: Option<SharedMounts>,
     /// RFC 3339.
     pub created: String,
     /// Of `config.json`.

@@ -11,10 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Component, Path};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, WaitId, WaitIdOptions, fchdir, set_dumpable_behavior, setsid, umask, waitid,
+    DumpableBehavior, WaitId, WaitIdOptions, chroot, fchdir, set_dumpable_behavior, setsid, umask,
+    waitid,
 };
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
@@ -56,6 +57,10 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
         process: &process,
         target: target.as_fd(),
         namespaces: namespaces(&spec),
+        root: match &record.shared_mounts {
+            Some(_) => Some(open_root(&record, target.as_fd())?),
+            None => None,
+        },
         owner: owner(&spec),
         preserve_fds: options.preserve_fds,
     };
@@ -211,6 +216,8 @@ struct Joining<'a> {
     /// The container's own process.
     target: BorrowedFd<'a>,
     namespaces: i32,
+    /// The root of a process that shares its mount namespace with others, who have another.
+    root: Option<OwnedFd>,
     /// User and group to be on the way in a user namespace.
     owner: (u32, u32),
     preserve_fds: u32,
@@ -333,6 +340,10 @@ impl Joining<'_> {
             // The kernel reset it with the user.
             set_dumpable_behavior(DumpableBehavior::NotDumpable).during("forbid tracing")?;
         }
+        if let Some(root) = &self.root {
+            fchdir(root).during("enter the root of the container")?;
+            chroot(".").during("change to the root of the container")?;
+        }
         // From here on `/` is the container's.
         let root = open_directory(Path::new("/")).at("open", "/")?;
         let cwd = open_directory(&process.cwd).at("enter working directory", &process.cwd)?;
@@ -364,7 +375,7 @@ fn await_execution(
             Report::Ended => return Ok(()),
             Report::Failed(text) => return Err(Error::Child(text)),
             Report::Listener(number) => take_listener(number, control)?,
-            Report::Ready | Report::Mounted => {
+            Report::Ready | Report::Mounted | Report::Root(_) => {
                 report::send_go(control).during("let the process go on")?
             }
         }
@@ -404,6 +415,16 @@ fn end(pidfd: BorrowedFd<'_>) {
 fn join(target: BorrowedFd<'_>, namespaces: i32) -> Result<()> {
     let namespaces = ThreadNameSpaceType::from_bits_retain(namespaces as u32);
     move_into_thread_name_spaces(target, namespaces).during("join the container's namespaces")
+}
+
+/// If the process is still there afterwards, the root was its own and no later one's with its id.
+fn open_root(record: &Record, target: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let pid = record.process.map_or(0, |process| process.pid);
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, &path, flags, Mode::empty()).at("open", &path)?;
+    sys::pidfd_send_signal(target, 0).during("look at the container process")?;
+    Ok(root)
 }
 
 /// Without magic links, so that no descriptor of the host's can be the working directory.

@@ -207,6 +207,8 @@ fn remove_processes(record: &Record) -> Result<()> {
         }
     }
     cgroup.map_or(Ok(()), |cgroup| cgroup.remove())?;
+    let mounts = record.shared_mounts.as_ref();
+    mounts.map_or(Ok(()), |mounts| mounts.detach())?;
     let resctrl = record.resctrl.as_ref();
     resctrl.map_or(Ok(()), |resctrl| resctrl.remove())
 }

@@ -57,7 +57,11 @@ impl Launch<'_> {
             start,
             wait,
             namespaces: self.open_namespaces()?,
-            sources: Sources::open(&self.plan.root, &self.plan.mounts, own_user)?,
+            sources: Sources::open(
+                &self.plan.root,
+                &self.plan.mounts,
+                own_user || self.plan.root.joined,
+            )?,
             console: None,
             preserve_fds: options.preserve_fds,
             keep_keyring: options.no_new_keyring,

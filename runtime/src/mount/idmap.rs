@@ -47,7 +47,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Opens what the container's process could not. With `mapped`, that process is in another user namespace.
+    /// Opens what the container's process could not. With `mapped`, that process is in another user
+    /// namespace, or in a mount namespace that may know other paths.
     ///
     /// Must be called in the mount namespace of the caller, before the process is made.
     pub(crate) fn open(root: &Root, mounts: &[Mount], mapped: bool) -> Result<Self> {

@@ -8,6 +8,7 @@ mod filesystem;
 pub mod idmap;
 pub mod options;
 pub mod rootfs;
+pub mod shared;
 pub(crate) mod tree;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

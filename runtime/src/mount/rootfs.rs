@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::mount::options::Attributes;
 use crate::mount::tree::Tree;
 use crate::mount::{self, Mount};
@@ -45,6 +45,21 @@ pub struct Root {
     pub propagation: Option<(u64, bool)>,
     /// Whether to leave the host's root with pivot_root, or to cover it.
     pub pivot: bool,
+    /// Whether others live in the mount namespace: then their mounts stay as they are.
+    pub joined: bool,
+}
+
+impl Root {
+    /// A joined mount namespace has its own root, which is others' too: ours is mounted on its own path, and entered
+    /// by chroot.
+    pub(crate) fn stay_in_joined_namespace(&mut self) -> Result<()> {
+        if let Source::Overlay { .. } = self.source {
+            let text = "org.coracle.rootfs.lower with a mount namespace to join";
+            return Err(Error::Unsupported(text.into()));
+        }
+        (self.joined, self.pivot) = (true, false);
+        Ok(())
+    }
 }
 
 /// The upper layer of a read-only root holds nothing but mount points that the image lacks.
@@ -69,6 +84,9 @@ pub(crate) fn prepare(
     opened: Option<OwnedFd>,
     in_place: bool,
 ) -> Result<Tree> {
+    if root.joined {
+        return attach_beside_others(root, opened);
+    }
     let host = host_propagation(root, mounts);
     if let Some(flag) = host {
         let flag = MountPropagationFlags::from_bits_retain(flag as u32);
@@ -94,6 +112,18 @@ pub(crate) fn prepare(
             _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE))?,
         },
     };
+    Ok(tree)
+}
+
+/// Where the namespace shares its mounts with another, that one sees the root, but not what is mounted in it later.
+fn attach_beside_others(root: &Root, opened: Option<OwnedFd>) -> Result<Tree> {
+    let bound = match opened {
+        Some(opened) => opened,
+        None => mount::open_bind(&root.path, true)?,
+    };
+    let tree = attach_root(bound, &root.path, None)?;
+    sys::mount_setattr(tree.root(), true, 0, 0, libc::MS_PRIVATE)
+        .during("set propagation of the root")?;
     Ok(tree)
 }
 

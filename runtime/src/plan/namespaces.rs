@@ -1,7 +1,7 @@
 //! `linux.namespaces`: which to make, which to join; and what belongs to them: id mappings and time offsets.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::spec::{IdMapping, Linux, Namespace, TimeOffset};
@@ -72,12 +72,6 @@ impl Namespaces {
                 .filter(|path| !path.as_os_str().is_empty())
             {
                 None => result.new |= flag,
-                Some(path) if flag == libc::CLONE_NEWNS => {
-                    return Err(Error::Unsupported(format!(
-                        "joining the mount namespace {}",
-                        path.display()
-                    )));
-                }
                 Some(path) if path.is_absolute() => result.join.push((flag, path.clone())),
                 Some(path) => {
                     return Err(Error::Config(format!(
@@ -120,6 +114,13 @@ impl Namespaces {
             self.gid_mappings.clone_from(&linux.gid_mappings);
         }
         Ok(())
+    }
+
+    /// The path of the mount namespace, if that is to be joined.
+    pub fn joined_mounts(&self) -> Option<&Path> {
+        let mut joined = self.join.iter();
+        let found = joined.find(|(flag, _)| *flag == libc::CLONE_NEWNS);
+        found.map(|(_, path)| path.as_path())
     }
 
     /// Whether the container does not share the caller's namespace of this type.

@@ -61,6 +61,7 @@ pub(super) fn root(spec: &Spec, bundle: &Path) -> Result<Root> {
         readonly,
         propagation,
         pivot: true,
+        joined: false,
     })
 }
 

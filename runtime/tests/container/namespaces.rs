@@ -370,3 +370,70 @@ fn namespace_that_cannot_be_joined_is_named() {
         bundle.assert_gone();
     }
 }
+
+/// The mounts of the holder's namespace that lie in the bundle.
+fn mounts_of(holder: &Holder, bundle: &Bundle) -> usize {
+    let text = fs::read_to_string(format!("/proc/{}/mountinfo", holder.0.id())).expect("there");
+    let root = bundle.root().display().to_string();
+    text.lines().filter(|line| line.contains(&root)).count()
+}
+
+#[test]
+fn mount_namespace_of_another_process_is_joined_and_left_as_it_was() {
+    let Some(bundle) = bundle() else { return };
+    let holder = Holder::new(&["--mount"]);
+    let bundle = add(
+        bundle,
+        json!({ "type": "mount", "path": holder.path("mnt") }),
+    );
+    fs::write(bundle.directory.join("volume"), "content").expect("written");
+    let bundle = bundle
+        .mount(json!({ "destination": "/volume", "source": "volume", "options": ["bind"] }))
+        .command("sleep 1000");
+    let id = bundle.id.as_str();
+    bundle.runtime(&["run", "--detach", id]).good();
+    let process = process_of(&bundle);
+    assert_eq!(link(&format!("/proc/{process}/ns/mnt")), holder.id("mnt"));
+    assert!(mounts_of(&holder, &bundle) > 0);
+    // Whoever joins sees the container's root, not that of the namespace.
+    let list = [
+        "exec",
+        id,
+        "/bin/helper",
+        "list",
+        "/",
+        ";",
+        "cat",
+        "/volume",
+    ];
+    let seen = bundle.runtime(&list).good();
+    assert_eq!(seen, "bin dev proc sys volume\ncontent\n");
+    assert!(fs::exists(format!("/proc/{}/root/etc/passwd", holder.0.id())).expect("there"));
+    bundle.runtime(&["delete", "--force", id]).good();
+    assert_eq!(mounts_of(&holder, &bundle), 0);
+    // A container that fails leaves nothing either.
+    let bundle = bundle.with("/process/args", json!(["/no/such/program"]));
+    bundle.run().failure();
+    assert_eq!(mounts_of(&holder, &bundle), 0);
+    let missing = json!({ "destination": "/x", "source": "/no/such/source", "options": ["bind"] });
+    let bundle = bundle.mount(missing);
+    bundle.run().failure();
+    assert_eq!(mounts_of(&holder, &bundle), 0);
+}
+
+#[test]
+fn user_and_mount_namespace_of_another_process_are_joined_together() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = with_user_namespace(bundle);
+    let holder = Holder::new(&["--user", "--net", "--mount"]);
+    for file in ["gid_map", "uid_map"] {
+        fs::write(format!("/proc/{}/{file}", holder.0.id()), MAP).expect("mapped");
+    }
+    let mut bundle = bundle.command("write /made x");
+    for (kind, name) in [("user", "user"), ("network", "net"), ("mount", "mnt")] {
+        bundle = add(bundle, json!({ "type": kind, "path": holder.path(name) }));
+    }
+    assert_eq!(bundle.run().good(), "ok\n");
+    assert_eq!(mounts_of(&holder, &bundle), 0);
+    bundle.assert_gone();
+}
