@@ -87,6 +87,7 @@ fn perform(command: &[&str]) -> String {
             );
             format!("mknod {answer}")
         }
+        ["hunt", marker, stop, result] => hunt(marker, stop, result),
         other => panic!("unknown command {other:?}"),
     }
 }
@@ -96,6 +97,48 @@ fn result(result: std::io::Result<String>) -> String {
         Ok(text) => text,
         Err(error) => format!("errno {}", error.raw_os_error().unwrap_or(0)),
     }
+}
+
+/// Tries to get hold of every other process of the pid namespace while it is still the runtime: by its links, its root,
+/// its memory, and by tracing it. What runs `/bin/helper` is the container's own, and fair game.
+///
+/// Ends once there is a file `stop`; writes what it got to the file `result`.
+fn hunt(marker: &str, stop: &str, result: &str) -> String {
+    const PTRACE: u64 = 101;
+    const PTRACE_SEIZE: u64 = 0x4206;
+    const WAIT4: u64 = 61;
+    const WNOHANG_WALL: u64 = 0x4000_0001;
+    let (mut denied, mut own, mut escapes) = (0_u64, 0_u64, Vec::new());
+    while fs::metadata(stop).is_err() {
+        let entries = fs::read_dir("/proc").expect("procfs").flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        for pid in pids.filter(|pid| *pid != u64::from(std::process::id())) {
+            let is_foreign = || match fs::read_link(format!("/proc/{pid}/exe")) {
+                Ok(path) => (path != *"/bin/helper").then_some(format!("exe {}", path.display())),
+                Err(_) => None,
+            };
+            match fs::read_link(format!("/proc/{pid}/exe")) {
+                Ok(path) if path == *"/bin/helper" => own += 1,
+                Ok(path) => escapes.push(format!("exe {}", path.display())),
+                Err(error) if error.raw_os_error() == Some(13) => denied += 1,
+                Err(_) => {}
+            }
+            if fs::metadata(format!("/proc/{pid}/root{marker}")).is_ok() {
+                escapes.push("root".into());
+            }
+            if fs::File::open(format!("/proc/{pid}/mem")).is_ok() {
+                escapes.extend(is_foreign().map(|how| format!("mem of {how}")));
+            }
+            if raw4(PTRACE, [PTRACE_SEIZE, pid, 0, 0]) == 0 {
+                escapes.extend(is_foreign().map(|how| format!("traced {how}")));
+            }
+        }
+        // Of a traced process that has ended its parent hears only then.
+        while raw4(WAIT4, [u64::MAX, 0, WNOHANG_WALL, 0]) > 0 {}
+    }
+    let text = format!("denied {denied} own {own} escapes {} {escapes:?}", escapes.len());
+    fs::write(result, &text).expect("written");
+    text
 }
 
 fn syscall(number: u64, first: u64) -> i64 {
@@ -114,12 +157,17 @@ fn int80(number: u32, first: u64) -> i32 {
 }
 
 fn raw(number: u64, arguments: [u64; 3]) -> i64 {
+    let [first, second, third] = arguments;
+    raw4(number, [first, second, third, 0])
+}
+
+fn raw4(number: u64, arguments: [u64; 4]) -> i64 {
     let answer: i64;
     // SAFETY: the calls that the tests make (getppid, keyctl, mknod …) write to no memory of ours but the array
     // of `winsize`.
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as i64 => answer, in("rdi") arguments[0],
-            in("rsi") arguments[1], in("rdx") arguments[2], out("rcx") _, out("r11") _);
+            in("rsi") arguments[1], in("rdx") arguments[2], in("r10") arguments[3], out("rcx") _, out("r11") _);
     }
     answer
 }

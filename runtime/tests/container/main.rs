@@ -18,4 +18,5 @@ mod root;
 mod seccomp;
 mod storm;
 mod terminal;
+mod tracing;
 mod update;

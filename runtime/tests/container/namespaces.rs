@@ -48,7 +48,7 @@ fn link(path: &str) -> String {
 const MAP: &str = "0 200000 1000";
 
 /// With a new user namespace. Its root has to own the files that it is to write.
-fn with_user_namespace(bundle: Bundle) -> Bundle {
+pub(crate) fn with_user_namespace(bundle: Bundle) -> Bundle {
     let map = json!([{ "containerID": 0, "hostID": 200_000, "size": 1000 }]);
     let bundle = bundle.with("/linux/uidMappings", map.clone());
     let bundle = bundle.with("/linux/gidMappings", map);
@@ -64,7 +64,7 @@ fn with_user_namespace(bundle: Bundle) -> Bundle {
 }
 
 /// Adds a namespace, or changes the one of its type.
-fn add(mut bundle: Bundle, namespace: Value) -> Bundle {
+pub(crate) fn add(mut bundle: Bundle, namespace: Value) -> Bundle {
     let list = bundle.config["linux"]["namespaces"]
         .as_array_mut()
         .expect("a list");
@@ -242,7 +242,7 @@ fn namespaces_of_another_process_are_joined() {
     assert_eq!(link(&format!("/proc/{process}/ns/pid")), link(&pid));
 }
 
-fn process_of(bundle: &Bundle) -> i64 {
+pub(crate) fn process_of(bundle: &Bundle) -> i64 {
     let state = bundle.runtime(&["state", &bundle.id]).good();
     let state: Value = serde_json::from_str(&state).expect("JSON");
     state["pid"].as_i64().expect("a number")
