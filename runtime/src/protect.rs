@@ -8,7 +8,8 @@
 //! - else the program executes itself again from a read-only bind mount of its own file, attached nowhere;
 //! - where that may not be made (no CAP_SYS_ADMIN), from a sealed copy in memory.
 //!
-//! Refuses to go on where none of them works. The way of the mount costs a second execve, the copy its size in memory.
+//! Refuses to go on where none of them works. The way of the mount costs a second execve, which `sys::start` tries before
+//! anything else is set up; the copy costs its size in memory.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -30,6 +31,9 @@ const EXE: &str = "/proc/self/exe";
 
 /// Returns once this program runs from a file that cannot be written; until then it executes itself anew.
 pub(crate) fn ensure_sealed() -> Result<()> {
+    if sys::started_sealed() {
+        return Ok(());
+    }
     let exe = openat(CWD, EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", EXE)?;
     if takes_no_writes(exe.as_fd()).at("examine", EXE)? {
         return Ok(());

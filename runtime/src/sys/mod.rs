@@ -2,7 +2,7 @@
 //!
 //! Each function is a thin, safe wrapper of one system call; none decides anything. Refuses to keep state.
 //! `clone` makes processes and namespaces · `mount` changes mounts · `process` executes, signals, limits ·
-//! `filter` loads seccomp and eBPF programs · `net` brings up devices.
+//! `filter` loads seccomp and eBPF programs · `net` brings up devices · `start` is where the program begins.
 #![allow(unsafe_code, reason = "system calls that rustix does not wrap")]
 
 mod clone;
@@ -11,6 +11,7 @@ mod idle;
 mod mount;
 mod net;
 mod process;
+mod start;
 
 use std::io;
 
@@ -20,6 +21,7 @@ pub(crate) use idle::*;
 pub(crate) use mount::*;
 pub(crate) use net::*;
 pub(crate) use process::*;
+pub(crate) use start::*;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 {
