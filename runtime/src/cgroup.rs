@@ -454,6 +454,12 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether the cgroup is removed, which a single call does if nothing is in it and it is of v2 alone.
+    pub(crate) fn remove_if_empty(&self) -> bool {
+        let alone = self.unit.is_none() && self.legacy.is_empty();
+        alone && matches!(&self.unified, Some(path) if fs::remove_dir(path).is_ok())
+    }
+
     /// Removes the cgroup and those below, in every hierarchy.
     pub(crate) fn remove(&self) -> Result<()> {
         let mut directories = self.unified.iter().chain(self.legacy.values()).peekable();

@@ -79,7 +79,7 @@ pub fn run_foreground(
     let (pidfd, signals, master) = execute(root, id, options, false, log)?;
     let status = supervise(pidfd.as_fd(), signals.into(), master);
     if !keep {
-        crate::commands::lifecycle::delete(root, id, true, log)?;
+        crate::commands::lifecycle::delete_ended(root, id, log)?;
     }
     status
 }

@@ -90,7 +90,7 @@ impl Plan {
         warnings.extend(mounts::warnings(&mounts));
         let gids = process.user.groups.iter().copied();
         namespaces.check_user(process.user.uid, gids.chain([process.user.gid]))?;
-        Ok(Self {
+        let plan = Self {
             sysctl: sysctl::resolve(&spec.linux.sysctl, &namespaces)?,
             devices: mounts::devices(&spec, &mounts)?,
             masked_paths: absolute("linux.maskedPaths", &spec.linux.masked_paths)?,
@@ -118,7 +118,10 @@ impl Plan {
             process,
             warnings,
             remarks,
-        })
+        };
+        // Of the many small pieces that a seccomp profile is made of, freeing each would only take time.
+        std::mem::forget(spec.linux.seccomp);
+        Ok(plan)
     }
 }
 

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -137,6 +137,11 @@ impl Container {
         })
     }
 
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Makes the directory: the moment from which the id is taken.
     pub fn create(&self) -> Result<Lock> {
         let root = self.directory.parent().unwrap_or(Path::new("/"));
@@ -200,9 +205,7 @@ impl Container {
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).at("read", &path),
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|source| Error::Json { path, source }),
+            Ok(text) => spec::parse(&text, &path).map(Some),
         }
     }
 
@@ -345,10 +348,16 @@ impl Process {
     }
 }
 
+/// Fifty-two numbers of up to twenty digits, and a short name.
+const MAX_STAT_BYTES: usize = 2048;
+
 /// State and start time of a process (proc(5), `/proc/PID/stat`).
 fn look(pid: i32) -> io::Result<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let mut text = [0; MAX_STAT_BYTES];
+    // One read gives all of it.
+    let length = fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut text)?;
+    parse_stat(&String::from_utf8_lossy(&text[..length]))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The name of the program may have spaces and parentheses, so fields count from the last one.

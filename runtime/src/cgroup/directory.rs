@@ -15,6 +15,10 @@ const USEFUL_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// How long the kernel may take to let go of a cgroup whose processes were killed.
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// It mostly does at once.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
 /// Makes a cgroup of v2 with its ancestors. Refuses one that has processes.
 pub(super) fn create_unified(mount: &Path, relative: &Path, required: &[&str]) -> Result<PathBuf> {
     let mut path = mount.to_owned();
@@ -182,6 +186,7 @@ pub(super) fn processes_below(cgroup: &Path) -> Result<Vec<i32>> {
 /// Removes the cgroup and those below. The kernel keeps a cgroup busy for a moment after its last process.
 pub(super) fn remove(cgroup: &Path) -> Result<()> {
     let deadline = Instant::now() + REMOVAL_DEADLINE;
+    let mut pause = SHORTEST_PAUSE;
     loop {
         let busy = match try_remove(cgroup) {
             Ok(()) => return Ok(()),
@@ -191,7 +196,8 @@ pub(super) fn remove(cgroup: &Path) -> Result<()> {
         if Instant::now() >= deadline {
             return Err(busy).at("remove cgroup", cgroup);
         }
-        sleep(Duration::from_millis(1));
+        sleep(pause);
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Error, Result, chain};
 use crate::hooks::{self, Hooks};
 use crate::log::Log;
@@ -135,6 +136,15 @@ pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<()> {
     if force {
         end_set_up(&container)?;
     }
+    remove(&container, force, log)
+}
+
+/// The same for whoever ran the container and has seen its process end. Somebody else may have deleted it since.
+pub(crate) fn delete_ended(root: &Path, id: &str, log: &Log) -> Result<()> {
+    remove(&Container::new(root, id)?, true, log)
+}
+
+fn remove(container: &Container, force: bool, log: &Log) -> Result<()> {
     let lock = container.lock();
     // Whoever set it up may have undone it just now.
     if force && !container.exists() {
@@ -147,11 +157,13 @@ pub fn delete(root: &Path, id: &str, force: bool, log: &Log) -> Result<()> {
     let status = container.status_under_lock(&record, &lock);
     if status != Status::Stopped && !force {
         return Err(Error::Container(format!(
-            "cannot delete container {id:?} that is not stopped: {}",
+            "cannot delete container {:?} that is not stopped: {}",
+            container.id(),
             status.name()
         )));
     }
     remove_processes(&record)?;
+    remove_remains(&record)?;
     let poststop = if record.late_hooks {
         // A document that cannot be read any more must not keep the container for ever.
         let spec = container
@@ -189,6 +201,9 @@ fn end_set_up(container: &Container) -> Result<()> {
 fn remove_processes(record: &Record) -> Result<()> {
     let pidfd = record.process.map(Process::open).transpose()?.flatten();
     let cgroup = record.cgroup.as_ref();
+    if pidfd.is_none() && cgroup.is_some_and(Cgroup::remove_if_empty) {
+        return Ok(());
+    }
     if let Some(cgroup) = &cgroup {
         cgroup.kill()?;
     }
@@ -206,7 +221,11 @@ fn remove_processes(record: &Record) -> Result<()> {
             )));
         }
     }
-    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())?;
+    cgroup.map_or(Ok(()), |cgroup| cgroup.remove())
+}
+
+/// What does not vanish with the processes.
+fn remove_remains(record: &Record) -> Result<()> {
     let mounts = record.shared_mounts.as_ref();
     mounts.map_or(Ok(()), |mounts| mounts.detach())?;
     let resctrl = record.resctrl.as_ref();

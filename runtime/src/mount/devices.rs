@@ -5,7 +5,7 @@
 //! image has at such a path must be that very device, else it is refused: a symlink there could redirect what the
 //! runtime binds later.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -111,10 +111,18 @@ fn resolve(device: &spec::Device) -> Result<Device> {
 
 /// Makes all nodes and links. The file mode creation mask must be 0.
 pub(crate) fn populate(tree: &Tree, devices: &[Device]) -> Result<()> {
-    for device in devices {
-        make(tree, device)?;
-    }
     let dev = tree.ensure(Path::new("/dev"), Missing::Directory)?;
+    for device in devices {
+        match (device.path.parent(), device.path.file_name()) {
+            (Some(parent), Some(name)) if parent == Path::new("/dev") => {
+                make(tree, dev.as_fd(), Path::new(name), device)?
+            }
+            _ => {
+                let (parent, name) = tree.ensure_parent(&device.path)?;
+                make(tree, parent.as_fd(), &name, device)?;
+            }
+        }
+    }
     for (name, target) in LINKS {
         match symlinkat(target, &dev, name) {
             // An image may have its own; what it names is resolved inside the container only.
@@ -145,12 +153,12 @@ pub(crate) fn open_null(tree: &Tree) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn make(tree: &Tree, device: &Device) -> Result<()> {
+/// Under its name in its directory, which the caller has found.
+fn make(tree: &Tree, parent: BorrowedFd<'_>, name: &Path, device: &Device) -> Result<()> {
     let path = &device.path;
-    let (parent, name) = tree.ensure_parent(path)?;
     match mknodat(
-        &parent,
-        &name,
+        parent,
+        name,
         device.kind,
         Mode::from_raw_mode(device.mode),
         device.number,
@@ -159,8 +167,8 @@ fn make(tree: &Tree, device: &Device) -> Result<()> {
         Ok(()) => {
             let (uid, gid) = (Uid::from_raw(device.owner.0), Gid::from_raw(device.owner.1));
             chownat(
-                &parent,
-                &name,
+                parent,
+                name,
                 Some(uid),
                 Some(gid),
                 AtFlags::SYMLINK_NOFOLLOW,
@@ -169,7 +177,7 @@ fn make(tree: &Tree, device: &Device) -> Result<()> {
         }
         Err(Errno::EXIST) => {
             let stat =
-                statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).at("inspect device", path)?;
+                statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).at("inspect device", path)?;
             match is_device(stat.st_mode, stat.st_rdev, device.kind, device.number) {
                 true => Ok(()),
                 false => Err(Errno::EXIST).at("refuse what the image has in place of device", path),

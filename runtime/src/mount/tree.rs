@@ -74,15 +74,7 @@ impl Tree {
             Err(Errno::NOENT) => self.make(path, missing),
             other => other,
         };
-        let made = found.at("find or make mount point", path)?;
-        let is_directory = fstat(&made)
-            .map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-            .at("inspect mount point", path)?;
-        match (missing, is_directory) {
-            (Missing::Directory, false) => Err(Errno::NOTDIR).at("use as mount point", path),
-            (Missing::File, true) => Err(Errno::ISDIR).at("use as mount point", path),
-            _ => Ok(made),
-        }
+        check_kind(found.at("find or make mount point", path)?, path, missing)
     }
 
     /// The directory of `path`, made if need be, and the last component.
@@ -142,6 +134,18 @@ impl Tree {
             }
         }
         Ok(walked.pop().expect("the root stays in the list"))
+    }
+}
+
+/// Refuses a directory where a file is wanted, and the other way round.
+pub(crate) fn check_kind(found: OwnedFd, path: &Path, wanted: Missing) -> Result<OwnedFd> {
+    let is_directory = fstat(&found)
+        .map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        .at("inspect mount point", path)?;
+    match (wanted, is_directory) {
+        (Missing::Directory, false) => Err(Errno::NOTDIR).at("use as mount point", path),
+        (Missing::File, true) => Err(Errno::ISDIR).at("use as mount point", path),
+        _ => Ok(found),
     }
 }
 

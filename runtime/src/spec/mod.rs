@@ -61,7 +61,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a document or a part of one; `path` is named in the error, with line and column.
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], path: &Path) -> Result<T> {
-    serde_json::from_slice(text).map_err(|source| Error::Json {
+    // Known to be UTF-8 as a whole, the text need not be examined string by string.
+    let text = std::str::from_utf8(text)
+        .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+    serde_json::from_str(text).map_err(|source| Error::Json {
         path: path.to_owned(),
         source,
     })

@@ -31,7 +31,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 ///
 /// Refuses to be called from a process of several threads: the copy would hold their locks for ever.
 pub(crate) fn clone3(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Cloned> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    // Changes nothing, and is an error in a process of several threads (unshare(2)).
+    if unshare(libc::CLONE_THREAD).is_err() {
         return Err(io::Error::other("the runtime must be single-threaded here"));
     }
     let mut pidfd: RawFd = -1;
@@ -59,7 +60,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Cloned>
     }
 }
 
-/// Makes new namespaces for this process (`CLONE_NEW*` flags only).
+/// Makes new namespaces for this process (`CLONE_NEW*` flags; `CLONE_THREAD` only asks whether it has one thread).
 pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: takes an integer; namespaces concern no memory of this process.
     check(unsafe { libc::unshare(namespaces) }.into()).map(drop)
