@@ -25,7 +25,8 @@ pub use http::{Response, get};
 pub use image::{Image, Partition};
 pub use kernel::{BootFiles, floor_initrd};
 pub use lab::{
-    Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_test_helper, runtime_tests,
+    Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_bench,
+    runtime_test_helper, runtime_tests,
 };
 pub use redis::Redis;
 pub use tool::{run_tool, tool_is_missing};

@@ -20,7 +20,9 @@ use crate::kernel::BootFiles;
 use crate::tool::run_tool;
 use crate::vm::{Boot, VmBuilder};
 
-pub use program::{TestProgram, find_program, guest_runtime, runtime_test_helper, runtime_tests};
+pub use program::{
+    TestProgram, find_program, guest_runtime, runtime_bench, runtime_test_helper, runtime_tests,
+};
 pub use report::{Report, Step};
 
 /// Where the guest has the runtime under test.
@@ -35,6 +37,7 @@ pub struct Lab<'a> {
     case: &'a Case,
     root: PathBuf,
     steps: usize,
+    arguments: Vec<String>,
 }
 
 impl<'a> Lab<'a> {
@@ -43,11 +46,20 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If the runtime cannot be built or a tool is missing.
     pub fn new(case: &'a Case) -> Result<Self> {
+        Self::with_runtime(case, &guest_runtime()?)
+    }
+
+    /// The same with a static runtime that has been built already.
+    ///
+    /// # Errors
+    /// If a tool is missing.
+    pub fn with_runtime(case: &'a Case, runtime: &Path) -> Result<Self> {
         let root = case.path("root");
         let mut lab = Self {
             case,
             root,
             steps: 0,
+            arguments: Vec::new(),
         };
         lab.file(
             "/lab/init",
@@ -55,7 +67,7 @@ impl<'a> Lab<'a> {
         )?;
         lab.file("/init", concat!(env!("CARGO_MANIFEST_DIR"), "/lab/init"))?;
         lab.file("/bin/busybox", find_program("busybox", "busybox-static")?)?;
-        lab.file(RUNTIME, guest_runtime()?)?;
+        lab.file(RUNTIME, runtime)?;
         lab.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")?;
         lab.text("/etc/group", "root:x:0:\n")?;
         lab.text("/etc/hosts", "127.0.0.1 localhost lab\n")?;
@@ -118,6 +130,13 @@ impl<'a> Lab<'a> {
         Ok(self)
     }
 
+    /// Adds arguments to QEMU's command line.
+    pub fn extra(&mut self, arguments: &[&str]) -> &mut Self {
+        let arguments = arguments.iter().map(ToString::to_string);
+        self.arguments.extend(arguments);
+        self
+    }
+
     /// Adds a step; `script` is run by a shell that does not stop at a failure of its own accord. A step that takes
     /// more than half an hour is killed.
     ///
@@ -139,9 +158,11 @@ impl<'a> Lab<'a> {
             initrd: self.pack()?,
             cmdline: "console=ttyS0 loglevel=4 panic=-1 rdinit=/init".to_owned(),
         };
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let vm = VmBuilder::new(self.case, "lab", None)
             .boot(Boot::Direct(&files))
-            .memory_mib(MEMORY_MIB);
+            .memory_mib(MEMORY_MIB)
+            .extra(&arguments);
         let mut vm = vm.start()?;
         vm.expect(COMPLETE, patience)?;
         vm.wait_for_end(patience)?;

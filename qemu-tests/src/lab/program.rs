@@ -93,26 +93,38 @@ pub struct TestProgram {
 /// # Errors
 /// If Cargo fails.
 pub fn runtime_tests(name: &str) -> Result<TestProgram> {
+    // The selection of packages decides on the features of dependencies, so it is that of the whole test run.
+    let selection = ["--workspace", "--exclude", "coracle-qemu-tests"];
+    let messages = build_without_running("test", &selection, name)?;
     let target = target_directory()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let messages = run_tool(cargo, |cargo| {
-        // The selection of packages decides on the features of dependencies, so it is that of the whole test run.
-        cargo
-            .args([
-                "test",
-                "--no-run",
-                "--workspace",
-                "--exclude",
-                "coracle-qemu-tests",
-            ])
-            .args(["--test", name, "--message-format=json", "--target-dir"])
-            .arg(&target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-    })?;
     let file = executable(&messages, name).with_context(|| format!("Cargo built no {name}"))?;
     let runtime = executable(&messages, "coracle-runtime")
         .unwrap_or_else(|| target.join("debug/coracle-runtime"));
     Ok(TestProgram { file, runtime })
+}
+
+/// Builds the program that measures the start of a container.
+///
+/// # Errors
+/// If Cargo fails.
+pub fn runtime_bench() -> Result<PathBuf> {
+    let messages = build_without_running("bench", &["-p", "coracle-runtime"], "start")?;
+    executable(&messages, "start").context("Cargo built no benchmark")
+}
+
+/// Has Cargo build a test or benchmark. Returns its messages.
+fn build_without_running(kind: &str, selection: &[&str], name: &str) -> Result<String> {
+    let target = target_directory()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run_tool(cargo, |cargo| {
+        cargo
+            .args([kind, "--no-run"])
+            .args(selection)
+            .args([&format!("--{kind}"), name])
+            .args(["--message-format=json", "--target-dir"])
+            .arg(&target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+    })
 }
 
 /// The executable of a target in Cargo's messages.
