@@ -34,11 +34,46 @@ pub mod state;
 mod sys;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
+use std::panic::catch_unwind;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::stdio::{stderr, stdin, stdout};
 
 use cli::{Command, Invocation};
 use commands::{events, exec, features, lifecycle, list, pause, ps, update};
 use error::{Error, Result, chain};
 use log::Log;
+
+/// The whole program, when nothing has been prepared for it. Returns the exit status.
+pub fn main() -> u8 {
+    /// As of any program of Rust's.
+    const PANICKED: u8 = 101;
+    sys::ignore_broken_pipes();
+    if open_streams().is_err() {
+        return 1;
+    }
+    let status = catch_unwind(|| run(std::env::args_os().skip(1)));
+    // Whoever does not read it to its end cannot be told anything either.
+    let _ = io::stdout().flush();
+    status.unwrap_or(PANICKED)
+}
+
+/// A caller may have closed a standard stream. The next file opened would take its place, and get what is meant for it.
+fn open_streams() -> rustix::io::Result<()> {
+    let streams = [stdin(), stdout(), stderr()];
+    let mut watched = streams.map(|stream| PollFd::from_borrowed_fd(stream, PollFlags::empty()));
+    poll(&mut watched, Some(&Timespec::default()))?;
+    for stream in watched {
+        if stream.revents().contains(PollFlags::NVAL) {
+            // The lowest number that is free is the stream's.
+            let null = openat(CWD, "/dev/null", OFlags::RDWR, Mode::empty())?;
+            std::mem::forget(null);
+        }
+    }
+    Ok(())
+}
 
 /// Runs one command. Returns the exit status: 0 good, 1 failed, 2 the command line is wrong; for `run` without
 /// `--detach`, that of the container's process.

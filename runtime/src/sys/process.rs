@@ -82,6 +82,12 @@ pub(crate) fn reset_signals() {
     unblock_signals();
 }
 
+/// A write to a pipe that nobody reads is an error then, and not the end.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: no code of ours runs for the signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 fn unblock_signals() {
     // SAFETY: all-zero bytes are a valid signal set; sigemptyset then initializes it; the last call only reads it.
     unsafe {

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::bundle;
+use crate::harness::{RUNTIME, bundle, finish};
 
 const EPERM: i64 = -1;
 const EROFS: &str = "errno 30";
@@ -227,6 +228,27 @@ fn descriptors_of_the_caller_are_not_inherited() {
     assert!(file.as_raw_fd() > 2);
     let output = bundle.command("list /proc/self/fd").run().good();
     assert_eq!(output.trim(), "0 1 2 3", "3 is that of the listing itself");
+}
+
+#[test]
+fn streams_that_the_caller_closed_are_the_null_device() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle.command("link /proc/self/fd/0 ; link /proc/self/fd/2 ; list /proc/self/fd");
+    // Writes the document, too.
+    bundle.run().good();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" <&- 2>&-", RUNTIME, "--root"]);
+    shell.arg(bundle.directory.join("state"));
+    shell.args(["run", "--bundle"]).arg(&bundle.directory);
+    let output = finish(shell.arg(&bundle.id), &bundle.directory).good();
+    let lines: Vec<_> = output.lines().collect();
+    assert!(lines[0].ends_with("/null"), "{output}");
+    assert!(lines[1].ends_with("/null"), "{output}");
+    assert_eq!(
+        lines[2].trim(),
+        "0 1 2 3",
+        "3 is that of the listing itself"
+    );
 }
 
 #[test]
