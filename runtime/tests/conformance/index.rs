@@ -3,11 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 6] = [
     include_str!("operations.rs"),
     include_str!("document.rs"),
     include_str!("process.rs"),
     include_str!("linux.rs"),
+    include_str!("hooks.rs"),
+    include_str!("mapped.rs"),
 ];
 const DOCUMENT: &str = include_str!("../../../docs/conformance.md");
 const HEAD: &str = "# Conformance\n\nRequirements of the OCI runtime specification 1.2 and the tests in `runtime/tests/conformance` that hold the \

@@ -6,8 +6,10 @@
 mod harness;
 
 mod document;
+mod hooks;
 mod index;
 mod linux;
+mod mapped;
 mod operations;
 mod process;
 
