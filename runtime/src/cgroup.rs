@@ -299,6 +299,23 @@ impl Cgroup {
         self.unified.as_ref().map(open).transpose()
     }
 
+    /// The same for the cgroup below it that a process of the container has moved to.
+    pub(crate) fn open_around(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let (Some(path), Some(mount)) = (&self.unified, Host::look().unified) else {
+            return Ok(None);
+        };
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).at("read", &file)?;
+        let below = directory::parse_membership(&text, "")
+            .map(|own| mount.join(own.strip_prefix("/").unwrap_or(own)))
+            .filter(|own| own.starts_with(path));
+        let moved = Self {
+            unified: below,
+            ..Self::default()
+        };
+        moved.open()
+    }
+
     /// Whether a new process must be put in before it does anything: the container's first by [`Cgroup::place`], a
     /// later one by [`Cgroup::attach`].
     pub(crate) fn needs_attach(&self) -> bool {

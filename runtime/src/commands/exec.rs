@@ -235,7 +235,7 @@ impl Joining<'_> {
     ) -> Result<OwnedFd> {
         let cgroup = record.cgroup.as_ref();
         let directory = cgroup.map(|cgroup| open_cgroup(cgroup, options));
-        let directory = directory.transpose()?.flatten();
+        let mut directory = directory.transpose()?.flatten();
         let legacy = cgroup.filter(|cgroup| cgroup.needs_attach());
         let resctrl = record.resctrl.as_ref();
         let attach = legacy.is_some() || resctrl.is_some();
@@ -249,7 +249,17 @@ impl Joining<'_> {
         // Inherited too; the last ones are set once it is in the cgroup.
         self.process.attributes.bind_processors(0)?;
         let (mut ours, control) = UnixStream::pair().during("make a socket pair")?;
-        let made = sys::clone3(0, directory.as_ref()).during("make a process in the container")?;
+        let mut made = sys::clone3(0, directory.as_ref());
+        let is_busy = |error: &std::io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        if made.as_ref().is_err_and(is_busy) && options.cgroup.is_none() {
+            // What shares its controllers out to cgroups below has no processes itself: the container's own has moved.
+            let pid = record.process.map_or(0, |process| process.pid);
+            directory = cgroup.map_or(Ok(None), |cgroup| cgroup.open_around(pid))?;
+            if directory.is_some() {
+                made = sys::clone3(0, directory.as_ref());
+            }
+        }
+        let made = made.during("make a process in the container")?;
         let (pid, pidfd) = match made {
             sys::Cloned::Child => {
                 drop((ours, directory));

@@ -3,11 +3,11 @@
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Output, RUNTIME, bundle};
+use crate::harness::{Bundle, Output, RUNTIME, bundle, cgroup_root};
 
 /// A container that runs until the test ends.
 fn running(bundle: Bundle) -> Bundle {
@@ -277,4 +277,42 @@ fn user_strings_that_other_runtimes_misread_are_refused() {
         let output = exec(&bundle, &format!("--user={user}"), "exit 0");
         assert_eq!(output.status, 2, "{user}: {output:?}");
     }
+}
+
+#[test]
+fn container_that_shares_its_controllers_out_is_joined_where_its_process_is() {
+    let Some(mut bundle) = bundle() else { return };
+    let controllers = cgroup_root()
+        .expect("checked before")
+        .join("cgroup.controllers");
+    let controllers = fs::read_to_string(controllers).expect("there");
+    if !controllers.split_whitespace().any(|name| name == "pids") {
+        eprintln!("skipped: cgroup v2 of this host has no controllers");
+        return;
+    }
+    // As a system manager does that runs as the container's command.
+    for mount in bundle.config["mounts"].as_array_mut().expect("a list") {
+        if mount["type"] == "cgroup2" {
+            mount["options"] = serde_json::json!(["nosuid", "noexec", "nodev"]);
+        }
+    }
+    let at = "/sys/fs/cgroup";
+    let bundle = bundle.command(&format!(
+        "mkdir {at}/init ; write {at}/init/cgroup.procs 1 ; write {at}/cgroup.subtree_control +pids ; sleep 1000"
+    ));
+    bundle.runtime(&["run", "--detach", &bundle.id]).good();
+    let enabled = bundle.cgroup().join("cgroup.subtree_control");
+    let begin = Instant::now();
+    while !fs::read_to_string(&enabled)
+        .expect("there")
+        .contains("pids")
+    {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "the command does not get on"
+        );
+        sleep(Duration::from_millis(5));
+    }
+    let own = exec(&bundle, "", "cat /proc/self/cgroup").good();
+    assert!(own.lines().any(|line| line == "0::/init"), "{own}");
 }

@@ -20,6 +20,7 @@ fn perform(command: &[&str]) -> String {
         ["exit", status] => std::process::exit(status.parse().expect("a number")),
         ["cat", path] => result(fs::read_to_string(path)),
         ["write", path, text] => result(fs::write(path, text).map(|()| "ok".into())),
+        ["mkdir", path] => result(fs::create_dir(path).map(|()| "ok".into())),
         ["fill", path, bytes] => {
             let bytes = vec![1; bytes.parse().expect("a number")];
             result(fs::write(path, bytes).map(|()| "ok".into()))
