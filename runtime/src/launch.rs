@@ -1,8 +1,9 @@
 //! `create` and `run`: from a bundle to a process that is set up or executed.
 //!
 //! Whatever fails on the way, or a signal that asks this process to end, leaves nothing: no process, no cgroup, no
-//! state. `spawn` makes the process.
+//! state. `spawn` makes the process, `idmap` maps its ids.
 
+mod idmap;
 mod spawn;
 
 use std::fs::{self, File};

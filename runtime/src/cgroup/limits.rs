@@ -147,7 +147,7 @@ impl Limits {
     }
 
     /// Whether nothing but access to devices is limited.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let without_devices = Resources {
             devices: Vec::new(),
             ..self.resources.clone()

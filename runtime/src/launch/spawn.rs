@@ -12,11 +12,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open,
+    DumpableBehavior, Pid, PidfdFlags, WaitId, WaitIdOptions, geteuid, getpid, pidfd_open,
     set_dumpable_behavior, waitid,
 };
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+use super::idmap::{self, Kind};
 use super::{Launch, Options};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Inheritance};
@@ -25,7 +26,6 @@ use crate::mount::idmap::Sources;
 use crate::network::Moved;
 use crate::report;
 use crate::resctrl::Membership;
-use crate::spec::IdMapping;
 use crate::state::{self, Process};
 use crate::sys::{self, Cloned};
 
@@ -39,11 +39,8 @@ impl Launch<'_> {
         start: Option<UnixListener>,
         options: &Options,
     ) -> Result<UnixStream> {
-        let cgroup = self.cgroup.insert(Cgroup::prepare(
-            &self.plan.cgroup,
-            &self.plan.limits,
-            options.cgroup_manager,
-        )?);
+        let cgroup = self.prepare_cgroup(options)?;
+        let cgroup = self.cgroup.insert(cgroup);
         let directory = cgroup.open()?;
         let attach = cgroup.needs_attach();
         let own_user = self.plan.namespaces.has(libc::CLONE_NEWUSER);
@@ -60,7 +57,7 @@ impl Launch<'_> {
             sources: Sources::open(
                 &self.plan.root,
                 &self.plan.mounts,
-                own_user || self.plan.root.joined,
+                (own_user && geteuid().is_root()) || self.plan.root.joined,
             )?,
             console: None,
             preserve_fds: options.preserve_fds,
@@ -119,6 +116,20 @@ impl Launch<'_> {
         }
     }
 
+    /// An ordinary user may have no cgroup to make others in, which matters only where there are limits to set.
+    fn prepare_cgroup(&self, options: &Options) -> Result<Cgroup> {
+        let limits = &self.plan.limits;
+        match Cgroup::prepare(&self.plan.cgroup, limits, options.cgroup_manager) {
+            Err(error) if limits.is_empty() && !geteuid().is_root() && is_denied(&error) => {
+                let reason = chain(&error);
+                self.log
+                    .debug(&format!("no cgroup of the container's own: {reason}"));
+                Ok(Cgroup::default())
+            }
+            other => other,
+        }
+    }
+
     fn register(&mut self, pid: i32) -> Result<()> {
         self.record.process = Some(Process::observe(pid)?);
         self.record.cgroup = self.cgroup.clone();
@@ -145,17 +156,8 @@ impl Launch<'_> {
     /// What takes the host's privilege.
     fn grant(&self, pid: i32) -> Result<()> {
         let namespaces = &self.plan.namespaces;
-        for (file, mappings) in [
-            ("gid_map", &namespaces.gid_mappings),
-            ("uid_map", &namespaces.uid_mappings),
-        ] {
-            if !mappings.is_empty() {
-                // One write, as the kernel wants it.
-                let path = format!("/proc/{pid}/{file}");
-                fs::write(&path, lines(mappings))
-                    .at("map the ids of the user namespace in", path)?;
-            }
-        }
+        idmap::write(pid, Kind::Group, &namespaces.gid_mappings)?;
+        idmap::write(pid, Kind::User, &namespaces.uid_mappings)?;
         if let Some(score) = self.plan.process.oom_score_adj {
             let path = format!("/proc/{pid}/oom_score_adj");
             fs::write(&path, score.to_string()).at("write", path)?;
@@ -234,15 +236,10 @@ fn enter(kind: i32, namespace: BorrowedFd<'_>) -> Result<()> {
     move_into_thread_name_spaces(namespace, kind).during(format!("join namespace {kind:?}"))
 }
 
-/// user_namespaces(7): the file's form.
-fn lines(mappings: &[IdMapping]) -> String {
-    let line = |mapping: &IdMapping| {
-        let IdMapping {
-            container_id,
-            host_id,
-            size,
-        } = mapping;
-        format!("{container_id} {host_id} {size}\n")
+fn is_denied(error: &Error) -> bool {
+    let Error::Path { source, .. } = error else {
+        return false;
     };
-    mappings.iter().map(line).collect()
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
 }

@@ -15,6 +15,7 @@ mod network;
 mod overwrite;
 mod pause;
 mod root;
+mod rootless;
 mod seccomp;
 mod storm;
 mod terminal;
