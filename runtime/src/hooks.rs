@@ -2,7 +2,8 @@
 //! on standard input.
 //!
 //! A hook is a child of whoever runs it: the runtime, or the container's own process for *createContainer* and
-//! *startContainer*. It gets no shell, no search in `PATH`, and the environment that it lists, else the runtime's.
+//! *startContainer*. It gets no shell, no search in `PATH`, no descriptors but the standard ones, and the environment that
+//! it lists, else the runtime's.
 //! One that outlives its timeout, or the wish for the container, is killed. Refuses to go on after the first that fails; whether that matters is the
 //! caller's to say.
 
@@ -136,7 +137,8 @@ fn run_one(list: &str, hook: &Hook, state: &[u8], until: &[BorrowedFd<'_>]) -> R
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command.stderr(Stdio::piped());
     // The runtime reads its signals from a descriptor, with all of them blocked; a hook must be able to be ended.
-    sys::spawn_with_signals_unblocked(&mut command);
+    // What the caller leaves open is for the command.
+    sys::spawn_clean(&mut command);
     let mut child = command
         .spawn()
         .at("execute hook", &hook.path)

@@ -72,7 +72,7 @@ fn ask_program(pid: i32, kind: Kind, mappings: &[IdMapping]) -> Result<()> {
     let mut command = Command::new(name);
     command.arg(pid.to_string()).stdin(Stdio::null());
     command.args(numbers(mappings).flatten().map(|number| number.to_string()));
-    sys::spawn_with_signals_unblocked(&mut command);
+    sys::spawn_clean(&mut command);
     let output = command.output();
     let output = output.during(format!("execute {name}, to map more ids than one's own"))?;
     if output.status.success() {

@@ -97,14 +97,16 @@ fn unblock_signals() {
     }
 }
 
-/// Has a command begin with no signal blocked, whatever this process has blocked.
-pub(crate) fn spawn_with_signals_unblocked(command: &mut Command) {
-    let unblock = || {
+/// Has a command begin with no signal blocked, whatever this process has blocked, and with no descriptors but the
+/// standard ones, whatever was left open for this process.
+pub(crate) fn spawn_clean(command: &mut Command) {
+    let clean = || {
         unblock_signals();
-        Ok(())
+        close_on_exec_from(3)
     };
-    // SAFETY: between fork and execve it only changes the mask, which is async-signal-safe, and allocates nothing.
-    unsafe { command.pre_exec(unblock) };
+    // SAFETY: between fork and execve it only changes the mask and the flags of descriptors, both by system calls that
+    // are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(clean) };
 }
 
 /// Blocks all signals and returns a descriptor from which they can be read instead.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, RUNTIME, bundle};
+use crate::harness::{Bundle, RUNTIME, bundle, finish};
 
 const KINDS: [&str; 6] = [
     "prestart",
@@ -294,4 +294,31 @@ fn start_that_goes_away_during_its_hooks_executes_nothing() {
         bundle.runtime(&["delete", &bundle.id]).good();
         bundle.assert_gone();
     }
+}
+
+#[test]
+fn descriptors_for_the_command_are_not_for_hooks() {
+    let Some(bundle) = bundle() else { return };
+    let script = "for fd in 3 4; do [ ! -e /proc/$$/fd/$fd ] || exit 7; done";
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let hooks = json!({ "createRuntime": hook, "createContainer": hook, "poststart": hook });
+    let bundle = bundle.with("/hooks", hooks).command("list /proc/self/fd");
+    fs::write(
+        bundle.directory.join("config.json"),
+        bundle.config.to_string(),
+    )
+    .expect("written");
+    // The one is preserved, the other was just forgotten.
+    let mut caller = Command::new("sh");
+    caller.args(["-c", "exec 3</ 4</; exec \"$@\"", "sh", RUNTIME, "--root"]);
+    caller.arg(bundle.directory.join("state"));
+    caller
+        .args(["run", "--preserve-fds", "1", "--bundle"])
+        .arg(&bundle.directory);
+    let output = finish(caller.arg(&bundle.id), &bundle.directory);
+    assert_eq!(
+        output.good(),
+        "0 1 2 3 4\n",
+        "the fourth is that of the listing"
+    );
 }
