@@ -2,10 +2,9 @@
 //! on standard input.
 //!
 //! A hook is a child of whoever runs it: the runtime, or the container's own process for *createContainer* and
-//! *startContainer*. It gets no shell, no search in `PATH`, no descriptors but the standard ones, and the environment that
-//! it lists, else the runtime's.
-//! One that outlives its timeout, or the wish for the container, is killed. Refuses to go on after the first that fails; whether that matters is the
-//! caller's to say.
+//! *startContainer*. It gets no shell, no search in `PATH`, no descriptors but the standard ones, and the
+//! environment that it lists, else the runtime's. One that outlives its timeout, or the wish for the container, is
+//! killed. Refuses to go on after the first that fails; whether that matters is the caller's to say.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

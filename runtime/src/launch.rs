@@ -110,7 +110,9 @@ fn execute(
         let state = launch.hook_state(Status::Running)?;
         // The command may have ended already, which is no reason to stop the hooks; a signal to the runtime is.
         let ending = sys::ending_signals_as_file().during("receive signals")?;
-        hooks::run("poststart", poststart, &state, &[ending.as_fd()])?;
+        let removal = launch.container.watch_for_removal()?;
+        let until = [ending.as_fd(), removal.as_fd()];
+        hooks::run("poststart", poststart, &state, &until)?;
     }
     let master = match launch.relayed.take() {
         Some(socket) => terminal::receive(&socket).during("receive the terminal")?,

@@ -4,6 +4,7 @@
 //!   "Lifecycle").
 //! - `state.json` is replaced atomically, so readers need no lock.
 //! - The directory itself is the lock (`flock`): one changing command a container at a time.
+//! - `removal` exists while `delete --force` waits for that lock: whoever holds it gives up its hooks.
 //! - `start.sock` exists until the command has been executed; the container's process listens on it.
 //!
 //! A process id may be used again by the kernel, so the time of start is kept with it, and whoever signals goes
@@ -17,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ use crate::error::{Context, Error, Result};
 use crate::mount::shared::SharedMounts;
 use crate::resctrl;
 use crate::spec::{self, OCI_VERSION, Spec};
+
+/// Exists once `delete --force` waits for the lock.
+const REMOVAL: &str = "removal";
 
 /// Of the container's process, as the specification names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +200,28 @@ impl Container {
     /// Where the container's process waits for `start`.
     pub fn start_socket(&self) -> PathBuf {
         self.directory.join("start.sock")
+    }
+
+    /// Tells whoever is at work on the container that it is to be removed: see [`Container::watch_for_removal`].
+    pub(crate) fn announce_removal(&self) -> Result<()> {
+        let path = self.directory.join(REMOVAL);
+        match fs::write(&path, "") {
+            // Whoever was at work has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.at("write", path),
+        }
+    }
+
+    /// Readable once the removal has been announced. For whoever holds the lock: nobody else makes files meanwhile.
+    pub(crate) fn watch_for_removal(&self) -> Result<OwnedFd> {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).during("watch the container")?;
+        inotify::add_watch(&watch, &self.directory, inotify::WatchFlags::CREATE)
+            .at("watch", &self.directory)?;
+        if self.directory.join(REMOVAL).exists() {
+            let text = format!("container {:?} is being removed", self.id);
+            return Err(Error::Container(text));
+        }
+        Ok(watch)
     }
 
     /// Reads `state.json`. `None` if the creator died before it wrote one.

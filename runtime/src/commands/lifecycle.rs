@@ -82,7 +82,12 @@ fn run_poststart(
     let hooks = Hooks::resolve(&container.config()?.hooks)?;
     let pid = record.process.map_or(0, |process| process.pid);
     let state = container.hook_state(record, Status::Running, pid)?;
-    hooks::run("poststart", &hooks.poststart, &state, &[ending]).inspect_err(|_| {
+    let run = || {
+        let removal = container.watch_for_removal()?;
+        let until = [ending, removal.as_fd()];
+        hooks::run("poststart", &hooks.poststart, &state, &until)
+    };
+    run().inspect_err(|_| {
         if let Err(error) = kill_process(record, libc::SIGKILL) {
             log.warn(&chain(&error));
         }
@@ -182,7 +187,8 @@ fn remove(container: &Container, force: bool, log: &Log) -> Result<()> {
     Ok(())
 }
 
-/// Another command may be at work on the container for as long as a hook wants; without its process that gives up.
+/// Another command may be at work on the container for as long as a hook wants; without its process, or once it hears
+/// of the removal, that gives up.
 fn end_set_up(container: &Container) -> Result<()> {
     let Ok(directory) = File::open(container.directory()) else {
         return Ok(());
@@ -191,6 +197,7 @@ fn end_set_up(container: &Container) -> Result<()> {
     // The state is replaced atomically, so that it can be read without the lock; it may be gone already.
     match container.read() {
         Ok(Some(record)) if lock == Err(Errno::WOULDBLOCK) => {
+            container.announce_removal()?;
             kill_process(&record, libc::SIGKILL).map(drop)
         }
         _ => Ok(()),

@@ -322,3 +322,48 @@ fn descriptors_for_the_command_are_not_for_hooks() {
         "the fourth is that of the listing"
     );
 }
+
+#[test]
+fn forced_removal_does_not_wait_for_a_hook_after_the_start() {
+    let Some(bundle) = bundle() else { return };
+    let begun = bundle.directory.join("begun");
+    let script = format!("touch {}; exec sleep 1000", begun.display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    // The command has ended long before the hook.
+    let bundle = bundle.with("/hooks", json!({ "poststart": hook }));
+    for words in [&["start"][..], &["run", "--detach"]] {
+        let _ = fs::remove_file(&begun);
+        fs::write(
+            bundle.directory.join("config.json"),
+            bundle.config.to_string(),
+        )
+        .expect("written");
+        if words[0] == "start" {
+            bundle.runtime(&["create", &bundle.id]).good();
+        }
+        let mut command = Command::new(RUNTIME);
+        command
+            .arg("--root")
+            .arg(bundle.directory.join("state"))
+            .args(words);
+        if words[0] == "run" {
+            command.arg("--bundle").arg(&bundle.directory);
+        }
+        let mut child = command
+            .arg(&bundle.id)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it is there");
+        let begin = std::time::Instant::now();
+        while !begun.exists() {
+            assert!(
+                begin.elapsed() < std::time::Duration::from_secs(60),
+                "no hook"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        bundle.runtime(&["delete", "--force", &bundle.id]).good();
+        assert!(!child.wait().expect("it is ours").success());
+        bundle.assert_gone();
+    }
+}
