@@ -11,12 +11,14 @@ const LEAST_INODES: u64 = 2048;
 /// Groups whose bitmaps and tables lie together.
 pub(super) const GROUPS_PER_FLEX: u64 = 16;
 /// Room for descriptors is kept for this length at least.
-const ROOM_TO_GROW: u64 = 1 << 40;
+const ROOM_TO_GROW: u64 = 2 << 40;
 const DESCRIPTORS_PER_BLOCK: u64 = BLOCK / DESCRIPTOR_LEN as u64;
 /// A last group with fewer free blocks than this is left out.
 const LEAST_FREE: u64 = 64;
 /// Blocks of `lost+found`; it must not need to grow when it is needed.
 pub(super) const LOST_FOUND_BLOCKS: u64 = 4;
+/// Blocks of the project quota's file.
+pub(super) const QUOTA_BLOCKS: u64 = 2;
 
 /// The division of a filesystem. Places are block numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,7 @@ pub(super) struct Geometry {
     pub(super) lost_found: u64,
     /// The block of addresses of the resize inode.
     pub(super) resize: u64,
+    pub(super) quota: u64,
     pub(super) journal: u64,
     /// What follows in group 0 is free.
     pub(super) first_free: u64,
@@ -70,13 +73,15 @@ impl Geometry {
             root: 0,
             lost_found: 0,
             resize: 0,
+            quota: 0,
             journal: 0,
             first_free: 0,
         };
         geometry.root = geometry.group_overhead(0);
         geometry.lost_found = geometry.root + 1;
         geometry.resize = geometry.lost_found + LOST_FOUND_BLOCKS;
-        geometry.journal = geometry.resize + 1;
+        geometry.quota = geometry.resize + 1;
+        geometry.journal = geometry.quota + QUOTA_BLOCKS;
         geometry.first_free = geometry.journal + geometry.journal_blocks;
         geometry
     }
@@ -151,10 +156,11 @@ pub(super) fn has_superblock(group: u64) -> bool {
     group <= 1 || power_of(3) || power_of(5) || power_of(7)
 }
 
-/// The journal's length; one extent in group 0 holds it.
+/// The journal's length; one extent in group 0 holds it. Even the least one takes the transaction by which the kernel
+/// grows a small filesystem: a quarter of it has room for each block kept for descriptors.
 fn journal_blocks(blocks: u64) -> u64 {
     match blocks {
-        0..32_768 => 1024,
+        0..32_768 => 2048,
         32_768..262_144 => 4096,
         262_144..524_288 => 8192,
         _ => 16_384,

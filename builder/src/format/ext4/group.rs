@@ -3,7 +3,7 @@
 use std::io;
 
 use super::geometry::{GROUPS_PER_FLEX, Geometry, has_superblock};
-use super::{BLOCK_LEN, DESCRIPTOR_LEN, LOST_FOUND_INODE, Writer, checksum, put_u16s};
+use super::{BLOCK_LEN, DESCRIPTOR_LEN, LAST_INODE, Writer, checksum, put_u16s};
 
 const INODE_UNINIT: u16 = 1;
 const BLOCK_UNINIT: u16 = 2;
@@ -54,7 +54,7 @@ impl Writer<'_> {
         let geometry = &self.geometry;
         let (block_bitmap, inode_bitmap, table) = geometry.tables(group);
         let used_inodes = if group == 0 {
-            u64::from(LOST_FOUND_INODE)
+            u64::from(LAST_INODE)
         } else {
             0
         };
@@ -111,7 +111,7 @@ fn block_bits(geometry: &Geometry, group: u64) -> Bitmap {
 /// The inodes in use of group 0, and beyond its inodes all ones.
 fn inode_bits(geometry: &Geometry) -> Bitmap {
     let mut bitmap = [0; BLOCK_LEN];
-    set_bits(&mut bitmap, 0, LOST_FOUND_INODE as usize);
+    set_bits(&mut bitmap, 0, LAST_INODE as usize);
     set_bits(
         &mut bitmap,
         geometry.inodes_per_group as usize,

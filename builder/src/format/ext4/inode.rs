@@ -2,13 +2,15 @@
 
 use std::io;
 
-use super::geometry::{LOST_FOUND_BLOCKS, has_superblock};
+use super::geometry::{LOST_FOUND_BLOCKS, QUOTA_BLOCKS, has_superblock};
+use super::quota;
 use super::{
     ADDRESSES_PER_BLOCK, BLOCK, BLOCK_LEN, BLOCKS_PER_GROUP, INODE_LEN, JOURNAL_INODE,
-    LOST_FOUND_INODE, RESIZE_INODE, ROOT_INODE, Writer, checksum, put_u16s, put_u32s,
+    LAST_INODE, LOST_FOUND_INODE, QUOTA_INODE, RESIZE_INODE, ROOT_INODE, Writer, checksum, put_u16s, put_u32s,
 };
 
 const EXTENTS_FLAG: u32 = 0x8_0000;
+const IMMUTABLE_FLAG: u32 = 0x10;
 const EXTENT_MAGIC: u16 = 0xf30a;
 /// `i_block`: 60 bytes of extents or addresses.
 const MAP_AT: usize = 0x28;
@@ -29,10 +31,10 @@ struct Inode {
 }
 
 impl Writer<'_> {
-    /// Writes the first 11 inodes; the reserved ones among them that are not used have only a checksum.
+    /// Writes the first 12 inodes; the reserved ones among them that are not used have only a checksum.
     pub(super) fn write_inodes(&self) -> io::Result<()> {
         let mut bytes = Vec::new();
-        for number in 1..=LOST_FOUND_INODE {
+        for number in 1..=LAST_INODE {
             bytes.extend(self.inode_bytes(number));
         }
         let (_, _, table) = self.geometry.tables(0);
@@ -66,6 +68,14 @@ impl Writer<'_> {
                 map: self.journal_map(),
             }),
             RESIZE_INODE => Some(self.resize_inode()),
+            QUOTA_INODE => Some(Inode {
+                mode: 0o100_600,
+                links: 1,
+                size: quota::LEN as u64,
+                blocks: QUOTA_BLOCKS,
+                flags: EXTENTS_FLAG | IMMUTABLE_FLAG,
+                map: extent_map(geometry.quota, QUOTA_BLOCKS),
+            }),
             _ => None,
         }
     }

@@ -2,12 +2,13 @@
 //! (`Documentation/filesystems/ext4` of Linux).
 //!
 //! Blocks of 4096 bytes; extents, 64-bit block numbers, flexible groups, metadata checksums; a root directory,
-//! `lost+found` and a journal, nothing else. Room for descriptors is reserved, so the kernel grows it while mounted
+//! `lost+found`, a journal and the project quota that holds volumes to their size, nothing else. Room for descriptors is reserved, so the kernel grows it while mounted
 //! (`EXT4_IOC_RESIZE_FS`). Files cannot be put in, and nothing is read back.
 
 mod geometry;
 mod group;
 mod inode;
+mod quota;
 mod superblock;
 
 use std::io;
@@ -26,6 +27,10 @@ const ROOT_INODE: u32 = 2;
 const RESIZE_INODE: u32 = 7;
 const JOURNAL_INODE: u32 = 8;
 const LOST_FOUND_INODE: u32 = 11;
+/// The project quota's, in no directory.
+const QUOTA_INODE: u32 = 12;
+/// The highest in use.
+const LAST_INODE: u32 = QUOTA_INODE;
 /// Block numbers in a block.
 const ADDRESSES_PER_BLOCK: u64 = BLOCK / 4;
 
@@ -98,6 +103,8 @@ impl Writer<'_> {
         self.write_directories()?;
         self.write_journal()?;
         self.write_resize_blocks()?;
+        self.zero(self.geometry.quota, geometry::QUOTA_BLOCKS)?;
+        self.put(self.geometry.quota, &quota::render())?;
         for group in (0..self.geometry.groups).filter(|group| geometry::has_superblock(*group)) {
             let first = group * BLOCKS_PER_GROUP;
             let superblock =

@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 use super::geometry::{GROUPS_PER_FLEX, Geometry};
 use super::inode::MAP_LEN;
 use super::{
-    BLOCKS_PER_GROUP, DESCRIPTOR_LEN, INODE_LEN, JOURNAL_INODE, LOST_FOUND_INODE, Options,
+    BLOCKS_PER_GROUP, DESCRIPTOR_LEN, INODE_LEN, JOURNAL_INODE, LAST_INODE, LOST_FOUND_INODE, Options,
+    QUOTA_INODE,
     checksum, put_u16s, put_u32s,
 };
 use crate::format::uuid_from_digest;
@@ -15,8 +16,9 @@ const LEN: usize = 1024;
 const COMPATIBLE: u32 = 0x4 | 0x8 | 0x10 | 0x20;
 /// `filetype`, `extents`, `64bit`, `flex_bg`.
 const INCOMPATIBLE: u32 = 0x2 | 0x40 | 0x80 | 0x200;
-/// `sparse_super`, `large_file`, `huge_file`, `dir_nlink`, `extra_isize`, `metadata_csum`.
-const READ_ONLY_COMPATIBLE: u32 = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x400;
+/// `sparse_super`, `large_file`, `huge_file`, `dir_nlink`, `extra_isize`, `quota`, `metadata_csum`,
+/// `project`.
+const READ_ONLY_COMPATIBLE: u32 = 0x1 | 0x2 | 0x8 | 0x20 | 0x40 | 0x100 | 0x400 | 0x2000;
 /// `user_xattr`, `acl`.
 const MOUNT_OPTIONS: u32 = 0x4 | 0x8;
 const SIGNED_HASH: u32 = 1;
@@ -42,7 +44,7 @@ pub(super) fn render(
             (0x150, (geometry.blocks >> 32) as u32),
             (0x0c, free_blocks as u32),
             (0x158, (free_blocks >> 32) as u32),
-            (0x10, inodes as u32 - LOST_FOUND_INODE),
+            (0x10, inodes as u32 - LAST_INODE),
             (0x18, 2), // blocks of 1024 << 2 bytes
             (0x1c, 2),
             (0x20, BLOCKS_PER_GROUP as u32),
@@ -59,6 +61,7 @@ pub(super) fn render(
             (0xe0, JOURNAL_INODE),
             (0x100, MOUNT_OPTIONS),
             (0x160, SIGNED_HASH),
+            (0x26c, QUOTA_INODE),
         ],
     );
     put_u16s(
