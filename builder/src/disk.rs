@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::format::region::Region;
 use crate::format::{cpio, erofs, ext4, fat, gpt, pe, verity};
 use crate::identity::{hex, named_uuid};
-use crate::plan::Plan;
+use crate::plan::{Plan, state_options};
 use crate::progress::Progress;
 use crate::tree::{Content, Tree, TreeError};
 
@@ -107,12 +107,7 @@ pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, D
         let region = layout.add(types::LINUX_GENERIC, plan.state_uuid(), "state", size);
         file.set_len(layout.disk_len()).map_err(DiskError::Write)?;
         let window = Region::new(file, region.start, region.len).fresh();
-        let options = ext4::Options {
-            uuid: plan.state_uuid(),
-            label: "state".to_owned(),
-            time: plan.epoch,
-        };
-        ext4::write(&window, &options)?;
+        ext4::write(&window, &state_options(&plan.boot_spec.name, plan.epoch))?;
     }
     let uki = uki(plan, &stub, &kernel, &initrd, &root.hash)?;
     let _step = progress.step("writing the EFI system partition", None);

@@ -10,6 +10,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The project of a volume on the state's file system. It follows from the volume's name alone, so that each version
+/// of the machine counts on; never 0, which is every file without a project. Two names of a machine meet with a
+/// chance of one in a milliard; then they share the smaller limit of the two.
+pub fn project_id(volume: &str) -> u32 {
+    let digest = Sha256::digest(format!("coracle\0volume\0{volume}"));
+    u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 2 | 1 << 30
+}
+
 /// A UUID that follows from names.
 pub fn named_uuid(names: &[&str]) -> Uuid {
     uuid_from_digest(&Sha256::digest(format!("coracle\0{}", names.join("\0"))))

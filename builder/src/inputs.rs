@@ -12,6 +12,7 @@ use config::{Diagnostic, linux};
 use crate::bundle::{self, Process, VOLUMES_DIR};
 use crate::cli::Choice;
 use crate::failure::Failure;
+use crate::identity::project_id;
 use crate::lock::{LOCK_FILE, Lock};
 use crate::machine_file::MachineFile;
 use crate::overlay_files::file_layer;
@@ -39,6 +40,8 @@ const INITRD_MODULES: [&str; 7] = [
     "ext4",
     "virtio_net",
 ];
+/// What the kernel counts the blocks of volumes with.
+const QUOTA_MODULE: &str = "quota_v2";
 /// What no workload waits for: the power button, and entropy from the host.
 const LATE_MODULES: [&str; 3] = ["button", "evdev", "virtio_rng"];
 
@@ -161,6 +164,7 @@ impl Sources<'_> {
             fast_hash
                 .into_iter()
                 .chain(INITRD_MODULES)
+                .chain(spec.state_size.map(|_| QUOTA_MODULE))
                 .chain(names(&spec.initrd_modules))
                 .collect::<Vec<_>>(),
             names(&spec.extra_modules).collect(),
@@ -226,7 +230,7 @@ impl Sources<'_> {
         let user = self.user(workload, &image)?;
         Ok(WorkloadInput {
             process: self.process(workload, &image, &user)?,
-            volumes: volumes(workload, &image, &user),
+            volumes: self.volumes(spec, workload, &image, &user)?,
             stop_signal: stop_signal(workload, &image),
             workload: workload.clone(),
             layers: image.layers,
@@ -290,14 +294,7 @@ impl Sources<'_> {
 
     fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
         match (&workload.user, &image.config.user) {
-            (Some(text), _) => {
-                let wrong = |error| {
-                    self.file
-                        .mistake(Diagnostic::at(text.span(), format!("{error:#}")))
-                };
-                resolve_user(image, text.get_ref())
-                    .map_err(|error| wrong(anyhow::Error::new(error)))
-            }
+            (Some(text), _) => self.named_user(text, image),
             (None, Some(text)) if !text.is_empty() => resolve_user(image, text).map_err(|error| {
                 Failure::work(
                     anyhow::Error::new(error)
@@ -306,6 +303,49 @@ impl Sources<'_> {
             }),
             _ => resolve_user(image, "0").map_err(Failure::work),
         }
+    }
+
+    /// A new volume takes the owner and mode of the image's own directory there, else those of the workload's user;
+    /// what the file says goes before both.
+    fn volumes(
+        &self,
+        spec: &Spec,
+        workload: &Workload,
+        image: &Image,
+        user: &User,
+    ) -> Result<Vec<BootVolume>, Failure> {
+        let volume = |volume: &config::spec::Volume| {
+            let directory = image
+                .find(&volume.path)
+                .filter(|(layer, id)| layer.tree.entries(*id).is_some())
+                .map(|(layer, id)| &layer.tree.inode(id).metadata);
+            let (mut uid, mut gid, mode) = directory.map_or((user.uid, user.gid, 0o755), |meta| {
+                (meta.uid, meta.gid, meta.mode)
+            });
+            if let Some(owner) = &volume.owner {
+                let owner = self.named_user(owner, image)?;
+                (uid, gid) = (owner.uid, owner.gid);
+            }
+            Ok(BootVolume {
+                path: format!("{VOLUMES_DIR}/{}", volume.name),
+                uid,
+                gid,
+                mode: u32::from(volume.mode.unwrap_or(mode)),
+                enforce: volume.owner.is_some() || volume.mode.is_some(),
+                read_only: volume.read_only,
+                project: project_id(&volume.name),
+                size: size_of_volume(spec, &volume.name),
+            })
+        };
+        workload.volumes.iter().map(volume).collect()
+    }
+
+    /// The user that a text of the file names.
+    fn named_user(&self, text: &Text, image: &Image) -> Result<User, Failure> {
+        resolve_user(image, text.get_ref()).map_err(|error| {
+            let message = format!("{:#}", anyhow::Error::new(error));
+            self.file.mistake(Diagnostic::at(text.span(), message))
+        })
     }
 
     fn process(&self, workload: &Workload, image: &Image, user: &User) -> Result<Process, Failure> {
@@ -379,30 +419,10 @@ fn environment(workload: &Workload, image: &Image, user: &User) -> Vec<String> {
     env
 }
 
-/// A new volume takes the owner and mode of the image's own directory there, else those of the workload's user.
-fn volumes(workload: &Workload, image: &Image, user: &User) -> Vec<BootVolume> {
-    let volume = |volume: &config::spec::Volume| {
-        let path = format!("{VOLUMES_DIR}/{}", volume.name);
-        let directory = image
-            .find(&volume.path)
-            .filter(|(layer, id)| layer.tree.entries(*id).is_some())
-            .map(|(layer, id)| &layer.tree.inode(id).metadata);
-        match directory {
-            Some(meta) => BootVolume {
-                path,
-                uid: meta.uid,
-                gid: meta.gid,
-                mode: u32::from(meta.mode),
-            },
-            None => BootVolume {
-                path,
-                uid: user.uid,
-                gid: user.gid,
-                mode: 0o755,
-            },
-        }
-    };
-    workload.volumes.iter().map(volume).collect()
+/// What any workload says of the volume's size: those that share it need not repeat it.
+fn size_of_volume(spec: &Spec, name: &str) -> Option<u64> {
+    let volumes = spec.workloads.iter().flat_map(|w| &w.volumes);
+    volumes.filter(|v| v.name == name).find_map(|v| v.size)
 }
 
 fn stop_signal(workload: &Workload, image: &Image) -> i32 {

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use config::Spec;
 use config::boot::{
     BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootInterface, BootPort, BootSpec, BootState, BootWorkload,
+    STATE_TEMPLATE_PATH,
 };
+use config::template::Template;
 use uuid::Uuid;
 
 use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
+use crate::format::ext4;
 use crate::guest;
 use crate::identity::named_uuid;
 use crate::inputs::{Inputs, WorkloadInput};
@@ -22,6 +25,8 @@ use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
 const MODULES_DIR: &str = "/usr/lib/coracle/modules";
 /// Where the state partition is mounted.
 const STATE_MOUNT_POINT: &str = "/state";
+/// The most that a template's file system has: one group.
+const MOST_OF_TEMPLATE: u64 = 128 << 20;
 /// The most layers that overlayfs stacks.
 const MOST_LAYERS: usize = 500;
 
@@ -49,6 +54,9 @@ pub enum PlanError {
         /// How many it has.
         layers: usize,
     },
+    /// The state's empty file system.
+    #[error("cannot make the state's file system")]
+    Ext4(#[from] ext4::Ext4Error),
     /// A file tree that does not fit together.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -99,6 +107,10 @@ impl Plan {
         for workload in inputs.workloads {
             add_workload(&mut root, workload)?;
         }
+        if let Some(state) = &boot_spec.state {
+            let template = state_template(&spec.name, state.size, epoch)?;
+            root.put_file(STATE_TEMPLATE_PATH, 0o644, Content::Bytes(template.into()))?;
+        }
         root.put_file(BOOT_SPEC_PATH, 0o644, text(&boot_spec_json(&boot_spec)))?;
         Ok(Self {
             root,
@@ -141,6 +153,22 @@ impl Plan {
     }
 }
 
+/// What the state's file system is made with, here and, from a template, on the machine.
+pub fn state_options(name: &str, epoch: i64) -> ext4::Options {
+    ext4::Options {
+        uuid: state_uuid(name),
+        label: "state".to_owned(),
+        time: epoch,
+    }
+}
+
+/// A file system that init makes is small at first, as the kernel grows it in place.
+fn state_template(name: &str, size: u64, epoch: i64) -> Result<Vec<u8>, PlanError> {
+    let len = size.min(MOST_OF_TEMPLATE);
+    let metadata = ext4::metadata(len, &state_options(name, epoch))?;
+    Ok(Template::new(len, &metadata).encode())
+}
+
 fn state_uuid(name: &str) -> Uuid {
     named_uuid(&["state", name])
 }
@@ -169,9 +197,11 @@ fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
         hostname: spec.hostname.clone(),
         modules: paths(&inputs.root_modules),
         late_modules: paths(&inputs.late_modules),
-        state: spec.state_size.map(|_| BootState {
+        state: spec.state_size.map(|size| BootState {
             partition_uuid: state_uuid(&spec.name).to_string(),
             mount_point: STATE_MOUNT_POINT.to_owned(),
+            size,
+            on_damage: spec.on_damage,
         }),
         log: spec.log,
         interfaces: spec
@@ -250,6 +280,7 @@ fn base_root(os_release: &str) -> Result<Tree, TreeError> {
     let tmp = root.make_directories("tmp")?;
     root.inode_mut(tmp).metadata.mode = 0o1777;
     root.put_file("etc/os-release", 0o644, text(os_release))?;
+    root.put("etc/machine-id", symlink("/run/machine-id"))?;
     root.put("etc/resolv.conf", symlink("/run/coracle/etc/resolv.conf"))?;
     root.put("etc/hosts", symlink("/run/coracle/etc/hosts"))?;
     Ok(root)

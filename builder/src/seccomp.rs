@@ -111,10 +111,11 @@ pub fn profile(capabilities: &[String]) -> Value {
     }
     allowed.sort_unstable();
     allowed.dedup();
-    let mut rules = vec![
+    let mut rules = project_rules();
+    rules.extend([
         json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" }),
         json!({ "names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }),
-    ];
+    ]);
     rules.extend(socket_rules());
     rules.extend(personality_rules());
     if !administers {
@@ -126,6 +127,19 @@ pub fn profile(capabilities: &[String]) -> Value {
         "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": rules,
     })
+}
+
+/// No file leaves its project, by which the size of a volume holds: its owner could else take it out, or let new
+/// files be of none. The kernel takes the lower half of the register as the request.
+fn project_rules() -> Vec<Value> {
+    const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+    const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
+    [FS_IOC_FSSETXATTR, FS_IOC_SETFLAGS]
+        .map(|request| {
+            json!({ "names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM,
+                "args": [{ "index": 1, "value": 0xffff_ffffu64, "valueTwo": request, "op": "SCMP_CMP_MASKED_EQ" }] })
+        })
+        .to_vec()
 }
 
 /// Threads and processes, but no namespaces; `clone3` hides its flags in memory, so it does not exist here and
@@ -223,6 +237,19 @@ mod tests {
             assert_eq!(last["errnoRet"], errno, "{call}");
             assert!(last.get("args").is_none(), "{call}");
         }
+    }
+
+    #[test]
+    fn a_file_cannot_be_taken_out_of_its_project() {
+        let profile = profile(&[]);
+        let rules = profile["syscalls"].as_array().unwrap();
+        let requests: Vec<_> = rules
+            .iter()
+            .filter(|rule| rule["names"].as_array().unwrap().contains(&"ioctl".into()))
+            .take_while(|rule| rule["action"] == "SCMP_ACT_ERRNO")
+            .map(|rule| rule["args"][0]["valueTwo"].as_u64().unwrap())
+            .collect();
+        assert_eq!(requests, [0x401c_5820, 0x4008_6602]);
     }
 
     #[test]

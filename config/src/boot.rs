@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Where the builder puts the file and init finds it.
 pub const BOOT_SPEC_PATH: &str = "/usr/lib/coracle/boot.json";
 
+/// Where the builder puts the [`Template`](crate::template::Template) of the state's file system.
+pub const STATE_TEMPLATE_PATH: &str = "/usr/lib/coracle/state.template";
+
 /// The only [`BootSpec::format`] this version writes and reads.
 pub const BOOT_SPEC_FORMAT: u32 = 1;
 
@@ -45,6 +48,22 @@ pub struct BootState {
     pub partition_uuid: String,
     /// Where it is mounted.
     pub mount_point: String,
+    /// Its least size in bytes.
+    pub size: u64,
+    /// What happens when its file system cannot be mounted.
+    pub on_damage: OnDamage,
+}
+
+/// What happens to a state partition whose file system cannot be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// What is readable is mounted, read-only; nothing is changed.
+    Keep,
+    /// It is made anew, empty.
+    Reset,
+    /// The machine ends.
+    Halt,
 }
 
 /// The bounds of the log; each is one of every workload, and of init's own lines.
@@ -107,6 +126,14 @@ pub struct BootVolume {
     pub gid: u32,
     /// Permission bits when it is first created.
     pub mode: u32,
+    /// The file asks for owner or mode, so an existing one is changed to them.
+    pub enforce: bool,
+    /// The workload only reads it.
+    pub read_only: bool,
+    /// Its project on the file system, by which its blocks are counted; the same in each version of the machine.
+    pub project: u32,
+    /// The most bytes that it may hold; `None`: as many as the partition has.
+    pub size: Option<u64>,
 }
 
 /// A port of a workload.

@@ -13,6 +13,7 @@ pub mod manifest;
 mod mistakes;
 mod order;
 pub mod spec;
+pub mod template;
 pub mod value;
 mod workload;
 

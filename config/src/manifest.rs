@@ -74,6 +74,7 @@ pub struct Debian {
 #[serde(deny_unknown_fields)]
 pub struct State {
     pub size: Text,
+    pub on_damage: Option<Text>,
 }
 
 /// `[log]`.
@@ -143,6 +144,9 @@ pub struct Volume {
     pub path: Text,
     #[serde(default)]
     pub read_only: bool,
+    pub owner: Option<Text>,
+    pub mode: Option<Text>,
+    pub size: Option<Text>,
 }
 
 /// An entry of `files`.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::boot::{BootLog, Protocol};
+use crate::boot::{BootLog, OnDamage, Protocol};
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::log;
 use crate::manifest::{self, Manifest, Text};
@@ -46,6 +46,8 @@ pub struct Spec {
     pub state_size: Option<u64>,
     /// The bounds of the log.
     pub log: BootLog,
+    /// What happens to a state partition that cannot be mounted.
+    pub on_damage: OnDamage,
     /// The hostname.
     pub hostname: String,
     /// Network interfaces.
@@ -115,6 +117,11 @@ impl Spec {
             state_size: mistakes
                 .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
             log: log::bounds(&manifest.log, &mut mistakes),
+            on_damage: manifest
+                .state
+                .as_ref()
+                .and_then(|state| mistakes.take_some(state.on_damage.as_ref(), on_damage))
+                .unwrap_or(OnDamage::Keep),
             hostname: mistakes
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),
@@ -330,7 +337,53 @@ fn check_ports(
     }
 }
 
+fn on_damage(text: &Text) -> Parsed<OnDamage> {
+    match text.get_ref().as_str() {
+        "keep" => Ok(OnDamage::Keep),
+        "reset" => Ok(OnDamage::Reset),
+        "halt" => Ok(OnDamage::Halt),
+        other => Err(
+            Diagnostic::at(text.span(), format!("`{other}` is nothing to do on damage"))
+                .hint(suggest(other, ["keep", "reset", "halt"])),
+        ),
+    }
+}
+
+/// A volume that several workloads have is one: what they say of it must not differ.
+fn check_shared_volumes(manifest: &Manifest, mistakes: &mut Mistakes) {
+    let mut first: BTreeMap<&str, &manifest::Volume> = BTreeMap::new();
+    for (_, workload) in by_place(&manifest.workload) {
+        for volume in &workload.volumes {
+            let other = *first.entry(volume.name.get_ref()).or_insert(volume);
+            for (key, here, there) in [
+                ("size", &volume.size, &other.size),
+                ("owner", &volume.owner, &other.owner),
+                ("mode", &volume.mode, &other.mode),
+            ] {
+                let (Some(here), Some(there)) = (here, there) else {
+                    continue;
+                };
+                if here.get_ref() != there.get_ref() {
+                    let name = volume.name.get_ref();
+                    mistakes.push(
+                        Diagnostic::at(
+                            here.span(),
+                            format!(
+                                "`{}`: volume `{name}` has {key} `{}` already",
+                                here.get_ref(),
+                                there.get_ref()
+                            ),
+                        )
+                        .hint(format!("say the {key} once, or the same each time")),
+                    );
+                }
+            }
+        }
+    }
+}
+
 fn check_volumes(manifest: &Manifest, mistakes: &mut Mistakes) {
+    check_shared_volumes(manifest, mistakes);
     if manifest.state.is_some() {
         return;
     }

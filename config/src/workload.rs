@@ -19,6 +19,8 @@ const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The size of a workload's writable layer if the file does not say, in bytes.
 const DEFAULT_SCRATCH: u64 = 64 << 20;
+/// The least size of a volume, in bytes.
+const LEAST_VOLUME: u64 = 64 << 10;
 /// The least memory limit, in bytes: below it no process starts.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -81,7 +83,7 @@ pub enum Source {
 }
 
 /// A named volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Volume {
     /// Its name on the state partition, a DNS label.
     pub name: String,
@@ -89,6 +91,12 @@ pub struct Volume {
     pub path: String,
     /// It cannot be written there.
     pub read_only: bool,
+    /// `USER[:GROUP]` by name or number that it belongs to; `None`: as the image's directory.
+    pub owner: Option<Text>,
+    /// Its permission bits; `None`: as the image's directory.
+    pub mode: Option<u16>,
+    /// The most bytes that it may hold.
+    pub size: Option<u64>,
 }
 
 /// A file laid over the root.
@@ -312,7 +320,22 @@ fn volume(from: &manifest::Volume) -> Parsed<Volume> {
         name: value::dns_label(&from.name, "volume name")?,
         path,
         read_only: from.read_only,
+        owner: from.owner.clone(),
+        mode: from.mode.as_ref().map(value::mode).transpose()?,
+        size: from.size.as_ref().map(volume_size).transpose()?,
     })
+}
+
+/// At least what an empty directory takes, with some room.
+fn volume_size(text: &Text) -> Parsed<u64> {
+    let size = value::size(text)?;
+    if size < LEAST_VOLUME {
+        return Err(
+            Diagnostic::at(text.span(), format!("`{}` is too small", text.get_ref()))
+                .hint("64KiB is the least"),
+        );
+    }
+    Ok(size)
 }
 
 fn file(from: &manifest::File) -> Parsed<File> {

@@ -207,6 +207,26 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &["`kernel`: this name is taken in the log"],
     ),
     (
+        "size = \"256MiB\"",
+        "size = \"256MiB\"\non_damage = \"rest\"",
+        &["`rest` is nothing to do on damage", "did you mean `reset`?"],
+    ),
+    (
+        "path = \"/data\" }",
+        "path = \"/data\", size = \"4KiB\" }",
+        &["`4KiB` is too small", "64KiB is the least"],
+    ),
+    (
+        "path = \"/data\" }",
+        "path = \"/data\", mode = \"rwx\" }",
+        &["`rwx` is no file mode"],
+    ),
+    (
+        "path = \"/data\" }]",
+        "path = \"/data\", size = \"1MiB\" }, { name = \"db\", path = \"/b\", size = \"2MiB\" }]",
+        &["volume `db` has size `1MiB` already", "say the size once"],
+    ),
+    (
         "[state]\nsize = \"256MiB\"",
         "",
         &["volume `db` without a state partition", "add [state]"],

@@ -2,6 +2,7 @@
 
 use crate::net::dhcp;
 use crate::probe;
+use crate::state::keeper;
 
 /// Runs the child that the arguments name; returns the exit status, 2 for arguments that name none.
 #[must_use]
@@ -10,6 +11,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [])) if word == "dhcp" => dhcp::run::run(None),
         Some((word, [device])) if word == "dhcp" => dhcp::run::run(Some(device)),
         Some((word, rest)) if word == "probe" => probe::run(rest),
+        Some((word, rest)) if word == "state" => keeper::run(rest),
         _ => 2,
     }
 }

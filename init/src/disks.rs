@@ -22,6 +22,52 @@ pub struct PartitionDevice {
     pub number: String,
     /// Its size in bytes.
     pub size: u64,
+    /// The disk's name, e.g. `vda`.
+    pub disk: String,
+    /// Bytes of the disk behind it.
+    pub behind: u64,
+}
+
+/// A whole disk, open.
+#[derive(Debug)]
+pub struct Disk {
+    /// Its node.
+    pub file: File,
+    /// Bytes of a logical sector.
+    pub sector_size: u32,
+    /// Its length in logical sectors.
+    pub sectors: u64,
+}
+
+impl Disk {
+    /// Opens the disk of that name, to write when asked for.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or sysfs tells no sizes.
+    pub fn open(name: &str, write: bool) -> io::Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(write)
+            .open(Path::new("/dev").join(name))?;
+        let sysfs = Path::new("/sys/block").join(name);
+        let sector_size = read_number(&sysfs.join("queue/logical_block_size"))?;
+        let sector_size =
+            u32::try_from(sector_size).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let bytes = read_number(&sysfs.join("size"))?.saturating_mul(512);
+        Ok(Self {
+            file,
+            sector_size,
+            sectors: bytes / u64::from(sector_size.max(1)),
+        })
+    }
+
+    /// Reads all of the buffer from a byte on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
 }
 
 /// What was seen on the disks, for the message when a partition is missing.
@@ -93,22 +139,12 @@ fn disk_names() -> Vec<String> {
 }
 
 fn read_disk(disk: &str) -> Result<Vec<(Partition, u32)>, GptError> {
-    let file = File::open(format!("/dev/{disk}"))
-        .map_err(|source| GptError::Read { offset: 0, source })?;
-    let sysfs = Path::new("/sys/block").join(disk);
-    let read_error = |source| GptError::Read { offset: 0, source };
-    let sector_size = read_number(&sysfs.join("queue/logical_block_size")).map_err(read_error)?;
-    let sector_size =
-        u32::try_from(sector_size).map_err(|_| GptError::Invalid("a sector size out of range"))?;
-    let bytes = read_number(&sysfs.join("size"))
-        .map_err(read_error)?
-        .saturating_mul(512);
-    let read = |offset: u64, buffer: &mut [u8]| file.read_exact_at(buffer, offset);
-    let partitions =
-        gpt::read_partitions(&read, sector_size, bytes / u64::from(sector_size.max(1)))?;
+    let disk = Disk::open(disk, false).map_err(|source| GptError::Read { offset: 0, source })?;
+    let read = |offset: u64, buffer: &mut [u8]| disk.read_at(offset, buffer);
+    let partitions = gpt::read_partitions(&read, disk.sector_size, disk.sectors)?;
     Ok(partitions
         .into_iter()
-        .map(|partition| (partition, sector_size))
+        .map(|partition| (partition, disk.sector_size))
         .collect())
 }
 
@@ -140,6 +176,9 @@ fn kernel_partition(
         node: Path::new("/dev").join(name),
         number,
         size: size * 512,
+        disk: disk.to_owned(),
+        behind: read_number(&Path::new("/sys/block").join(disk).join("size"))
+            .map_or(0, |all| all.saturating_sub(start + size) * 512),
     })
 }
 

@@ -39,8 +39,9 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
 
 /// Writes everything out and unmounts the state partition, and says how that went.
 pub fn unmount_state(machine: &mut Machine) {
-    rustix::fs::sync();
     if let Ok(Some(state)) = &machine.state {
+        state.save_seed();
+        rustix::fs::sync();
         match state.unmount() {
             Ok(()) => machine.console.say("state unmounted clean"),
             Err(text) => machine.console.say(text),

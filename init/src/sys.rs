@@ -1,4 +1,4 @@
-//! Every `unsafe` of init: stage markers, signal handlers, the device-mapper ioctl, raw signals.
+//! Every `unsafe` of init: stage markers, signal handlers, ioctls, raw signals.
 //!
 //! Each function here is safe to call; the reasons stand at the blocks. Everything else that init asks of
 //! the kernel goes through rustix's safe calls. Nothing is decided in this module.
@@ -149,52 +149,226 @@ pub fn device_mapper_ioctl(
     }
 }
 
+/// `struct blkpg_partition` of linux/blkpg.h.
+#[repr(C)]
+struct BlkpgPartition {
+    start: i64,
+    length: i64,
+    number: i32,
+    names: [u8; 128],
+}
+
+/// `struct blkpg_ioctl_arg`.
+#[repr(C)]
+struct BlkpgArgument {
+    operation: i32,
+    flags: i32,
+    data_length: i32,
+    data: *mut BlkpgPartition,
+}
+
 /// Tells the kernel of a partition that it did not find itself (`BLKPG_ADD_PARTITION`). Start and length in
 /// bytes.
 ///
 /// # Errors
 /// `EBUSY` when it overlaps one that the kernel has.
 pub fn add_partition(disk: BorrowedFd<'_>, number: u32, start: u64, length: u64) -> io::Result<()> {
-    /// `struct blkpg_partition` of linux/blkpg.h.
-    #[repr(C)]
-    struct Partition {
-        start: i64,
-        length: i64,
-        number: i32,
-        names: [u8; 128],
-    }
-    /// `struct blkpg_ioctl_arg`.
-    #[repr(C)]
-    struct Argument {
-        operation: i32,
-        flags: i32,
-        data_length: i32,
-        data: *mut Partition,
-    }
-    const BLKPG: libc::Ioctl = 0x1269;
     const ADD: i32 = 1;
+    change_partition(disk, ADD, number, start, length)
+}
+
+/// Tells the kernel that a partition has another length now (`BLKPG_RESIZE_PARTITION`); it may be in use.
+///
+/// # Errors
+/// `EINVAL` when it does not begin at `start`, `EBUSY` when it would overlap another.
+pub fn resize_partition(
+    disk: BorrowedFd<'_>,
+    number: u32,
+    start: u64,
+    length: u64,
+) -> io::Result<()> {
+    const RESIZE: i32 = 3;
+    change_partition(disk, RESIZE, number, start, length)
+}
+
+fn change_partition(
+    disk: BorrowedFd<'_>,
+    operation: i32,
+    number: u32,
+    start: u64,
+    length: u64,
+) -> io::Result<()> {
+    const BLKPG: libc::Ioctl = 0x1269;
     let out_of_range = |_| io::Error::from_raw_os_error(libc::EINVAL);
-    let mut partition = Partition {
+    let mut partition = BlkpgPartition {
         start: i64::try_from(start).map_err(out_of_range)?,
         length: i64::try_from(length).map_err(out_of_range)?,
         number: i32::try_from(number).map_err(out_of_range)?,
         names: [0; 128],
     };
-    let data_length = i32::try_from(size_of::<Partition>()).map_err(out_of_range)?;
-    let mut argument = Argument {
-        operation: ADD,
+    let data_length = i32::try_from(size_of::<BlkpgPartition>()).map_err(out_of_range)?;
+    let mut argument = BlkpgArgument {
+        operation,
         flags: 0,
         data_length,
         data: &raw mut partition,
     };
     // SAFETY: both structs have the kernel's layout and outlive the call; the kernel reads `data_length` bytes
     // at `data`, which is the size of what it points to.
-    let result = unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) };
+    checked(unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) })
+}
+
+/// What an ioctl says, as a result.
+fn checked(result: libc::c_int) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
     }
+}
+
+/// Grows the mounted ext4 file system that `directory` is on to so many of its blocks (`EXT4_IOC_RESIZE_FS`).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn resize_filesystem(directory: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
+    const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
+    // SAFETY: the kernel reads eight bytes at the pointer, which is of a value that outlives the call.
+    checked(unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_RESIZE_FS, &raw const blocks) })
+}
+
+/// `struct fsxattr` of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct ExtraAttributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    copy_extent_size: u32,
+    padding: [u8; 8],
+}
+
+/// New files of a directory are of its project.
+const INHERITS_PROJECT: u32 = 0x200;
+
+fn extra_attributes(file: BorrowedFd<'_>) -> io::Result<ExtraAttributes> {
+    const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f;
+    let mut found = ExtraAttributes::default();
+    // SAFETY: the struct has the kernel's layout, and the kernel writes only that.
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut found) })?;
+    Ok(found)
+}
+
+/// Whether a directory and what is made in it is of this project.
+///
+/// # Errors
+/// `ENOTTY` or `EOPNOTSUPP` when its file system has no projects.
+pub fn is_of_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<bool> {
+    let found = extra_attributes(directory)?;
+    Ok(found.project == project && found.flags & INHERITS_PROJECT != 0)
+}
+
+/// Gives a file to a project; what is made in a directory then is of it as well.
+///
+/// # Errors
+/// `EOPNOTSUPP` when its file system has no projects.
+pub fn set_project(file: BorrowedFd<'_>, project: u32, is_directory: bool) -> io::Result<()> {
+    const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
+    let mut wanted = extra_attributes(file)?;
+    wanted.project = project;
+    if is_directory {
+        wanted.flags |= INHERITS_PROJECT;
+    }
+    // SAFETY: the struct has the kernel's layout, and the kernel only reads it.
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const wanted) })
+}
+
+/// Sets the most bytes and files that a project may have on the mounted file system of `directory`; 0 is no limit.
+/// Bytes are counted in KiB, rounded down.
+///
+/// # Errors
+/// `ESRCH` when the file system counts no projects.
+pub fn set_project_limits(
+    directory: BorrowedFd<'_>,
+    project: u32,
+    bytes: u64,
+    files: u64,
+) -> io::Result<()> {
+    /// `struct if_dqblk` of linux/quota.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Limits {
+        hard_kib: u64,
+        soft_kib: u64,
+        bytes: u64,
+        hard_files: u64,
+        soft_files: u64,
+        files: u64,
+        bytes_time: u64,
+        files_time: u64,
+        valid: u32,
+    }
+    const QUOTACTL_FD: libc::c_long = 443;
+    const SET_PROJECT_QUOTA: u32 = 0x80_0008 << 8 | 2;
+    const LIMITS_ARE_VALID: u32 = 1 | 4;
+    let mut limits = Limits {
+        hard_kib: bytes / 1024,
+        hard_files: files,
+        valid: LIMITS_ARE_VALID,
+        ..Limits::default()
+    };
+    // SAFETY: the struct has the kernel's layout and outlives the call, and the other arguments are numbers.
+    let result = unsafe {
+        libc::syscall(
+            QUOTACTL_FD,
+            directory.as_raw_fd(),
+            SET_PROJECT_QUOTA,
+            project,
+            &raw mut limits,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Stirs bytes into the kernel's random pool and counts them as so many bits of entropy (`RNDADDENTROPY`).
+///
+/// # Errors
+/// What the kernel answers; more than 512 bytes are cut off.
+pub fn add_entropy(bytes: &[u8], bits: u32) -> io::Result<()> {
+    /// `struct rand_pool_info` of linux/random.h.
+    #[repr(C)]
+    struct PoolInfo {
+        bits: i32,
+        length: i32,
+        bytes: [u8; 512],
+    }
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    let length = bytes.len().min(512);
+    let mut info = PoolInfo {
+        bits: i32::try_from(bits).unwrap_or(i32::MAX),
+        length: i32::try_from(length).expect("at most 512"),
+        bytes: [0; 512],
+    };
+    info.bytes[..length].copy_from_slice(&bytes[..length]);
+    let device = std::fs::File::options().write(true).open("/dev/urandom")?;
+    // SAFETY: the struct has the kernel's layout; the kernel reads `length` bytes of its end, which it has.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) })
+}
+
+/// Lets what was stirred in take effect at once (`RNDRESEEDCRNG`).
+///
+/// # Errors
+/// `ENODATA` while the kernel has not enough entropy, when it is of no need.
+pub fn reseed() -> io::Result<()> {
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+    let device = std::fs::File::options().write(true).open("/dev/urandom")?;
+    // SAFETY: this ioctl takes no argument.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG) })
 }
 
 /// Binds a socket to one network interface (`SO_BINDTODEVICE`).

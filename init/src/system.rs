@@ -6,14 +6,14 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 
-use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec};
+use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec, OnDamage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use crate::console::Console;
 use crate::machine::Machine;
 use crate::net::{self, netlink};
-use crate::state::State;
+use crate::state::{self, State};
 use crate::sys::{self, Stage};
 use crate::uevent::UeventSocket;
 use crate::{describe, halt, modules, mounts};
@@ -54,6 +54,10 @@ fn supervise(
     modules::load_all(&spec.modules, &mut console);
     set_names(&mut console, spec);
     let state = mount_state(&mut console, spec, uevents.as_ref());
+    let mounted = state.as_ref().ok().and_then(Option::as_ref);
+    if let Err(reason) = state::settle_machine_id(mounted) {
+        console.say(reason);
+    }
     match Machine::new(console, spec, state, signals, uevents) {
         Ok(machine) => machine.run(),
         Err(errno) => halt::refuse(
@@ -130,17 +134,18 @@ fn mount_state(
     let Some(wanted) = &spec.state else {
         return Ok(None);
     };
-    match State::mount(wanted, uevents) {
+    let mut tell = |text: String| console.say(format_args!("state: {text}"));
+    match State::open(wanted, uevents, &mut tell) {
         Ok(state) => {
             sys::mark(Stage::State);
             console.say("stage state");
-            if state.has_errors {
-                console.say("state: errors were recorded in the file system before; its data may be damaged");
-            }
             Ok(Some(state))
         }
         Err(error) => {
             let reason = describe(&error);
+            if wanted.on_damage == OnDamage::Halt {
+                halt::refuse(console, format_args!("no state: {reason}"));
+            }
             console.say(format_args!(
                 "no state: {reason}; workloads with volumes will not start"
             ));

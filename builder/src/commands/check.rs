@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use config::boot::{Protocol, Readiness};
+use config::boot::{OnDamage, Protocol, Readiness};
 use config::spec::{KernelSource, Source, Spec, Workload};
 
 use crate::bundle::ROOT_CAPABILITIES;
@@ -37,7 +37,12 @@ fn describe(spec: &Spec) -> String {
     let state = spec
         .state_size
         .map_or("none: nothing is kept over a reboot".to_owned(), |size| {
-            format!("{} MiB", size >> 20)
+            let on_damage = match spec.on_damage {
+                OnDamage::Keep => "what is readable of a damaged one is kept",
+                OnDamage::Reset => "a damaged one is made anew, empty",
+                OnDamage::Halt => "with a damaged one the machine ends",
+            };
+            format!("{} MiB at least; {on_damage}", size >> 20)
         });
     for (what, value) in [("kernel", kernel), ("state", state)] {
         line(&mut out, 2, what, &value);
@@ -93,10 +98,14 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         rows.push((
             "volume",
             format!(
-                "{} at {}{}",
+                "{} at {}{}{}",
                 volume.name,
                 volume.path,
-                if volume.read_only { ", read-only" } else { "" }
+                if volume.read_only { ", read-only" } else { "" },
+                match volume.size {
+                    Some(bytes) => format!(", at most {} KiB", bytes >> 10),
+                    None => ", as large as the state has room".to_owned(),
+                },
             ),
         ));
     }

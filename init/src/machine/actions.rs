@@ -80,15 +80,23 @@ impl Machine {
     }
 
     /// The state partition is mounted once, before: without it there will be no volumes in this boot.
-    fn prepare_volumes(&self, id: Id) -> Result<(), Event> {
+    fn prepare_volumes(&mut self, id: Id) -> Result<(), Event> {
         let volumes = &self.workloads[id].spec.volumes;
+        let name = &self.workloads[id].spec.name;
+        let console = &mut self.console;
+        let mut tell = |text| console.say(format_args!("workload {name}: {text}"));
         let without = |reason: String| Err(Event::CannotStart(id, reason));
         match &self.state {
             _ if volumes.is_empty() => Ok(()),
-            Ok(Some(state)) => volumes
-                .iter()
-                .try_for_each(|volume| state.create_volume(volume))
-                .map_err(|reason| Event::StartFailed(id, reason)),
+            Ok(Some(state)) => {
+                if let Some(reason) = volumes.iter().find_map(|volume| state.refuses(volume)) {
+                    return without(reason);
+                }
+                volumes
+                    .iter()
+                    .try_for_each(|volume| state.prepare_volume(volume, &mut tell))
+                    .map_err(|reason| Event::StartFailed(id, reason))
+            }
             Ok(None) => {
                 without("its volumes need a state partition, and the machine has none".to_owned())
             }

@@ -22,6 +22,9 @@ impl Machine {
         if let Some((paths, _)) = self.late_modules.take() {
             readahead::set_for_root(readahead::AFTERWARDS_KIB);
             modules::load_all(&paths, &mut self.console);
+            if !self.state_keeper.has_begun() {
+                self.start_state_keeper();
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod devices;
 mod reaping;
 mod signals;
 mod source;
+mod state_keeper;
 mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +30,7 @@ use crate::supervise::event::{Event, Exit};
 use crate::uevent::UeventSocket;
 use crate::workload::Workload;
 use source::{Role, Source};
+use state_keeper::StateKeeper;
 
 /// How long after the start of the loop the late modules wait for the workloads to be ready.
 const LATE_MODULES_AFTER: Duration = Duration::from_secs(5);
@@ -52,6 +54,7 @@ pub struct Machine {
     children_left: bool,
     ending: Option<Ending>,
     all_stopped: bool,
+    state_keeper: StateKeeper,
     /// Modules still to be loaded, and when at the latest.
     late_modules: Option<(Vec<String>, Duration)>,
 }
@@ -85,6 +88,7 @@ impl Machine {
             children_left: false,
             ending: None,
             all_stopped: false,
+            state_keeper: StateKeeper::default(),
             late_modules: Some((spec.late_modules.clone(), now() + LATE_MODULES_AFTER)),
         };
         machine.watch(Source::Signals, &machine.signals)?;
@@ -103,6 +107,9 @@ impl Machine {
             self.start_dhcp(interface);
         }
         self.take_kernel_log();
+        if self.state_is_urgent() {
+            self.start_state_keeper();
+        }
         self.tell_engine(Event::Begin);
         loop {
             self.finish_turn();

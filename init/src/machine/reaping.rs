@@ -59,6 +59,7 @@ impl Machine {
             Some(Role::Dhcp(interface)) => {
                 self.network.on_exit(interface, now(), &mut self.console)
             }
+            Some(Role::StateKeeper) => self.state_keeper.on_exit(now()),
             None => self.remember_early_exit(pid, exit),
         }
     }

@@ -13,6 +13,7 @@ pub(super) enum Source {
     Output(Id, Stream),
     Lease(usize),
     KernelLog,
+    StateKeeper,
 }
 
 /// What a child process was started for.
@@ -23,6 +24,7 @@ pub(super) enum Role {
     Clean(Id),
     Probe(Id),
     Dhcp(usize),
+    StateKeeper,
 }
 
 impl Source {
@@ -36,6 +38,7 @@ impl Source {
             Self::Output(id, Stream::Error) => (5, id),
             Self::Lease(interface) => (6, interface),
             Self::KernelLog => (7, 0),
+            Self::StateKeeper => (12, 0),
         };
         kind << 32 | index as u64
     }
@@ -51,6 +54,7 @@ impl Source {
             5 => Self::Output(index, Stream::Error),
             6 => Self::Lease(index),
             7 => Self::KernelLog,
+            12 => Self::StateKeeper,
             _ => return None,
         })
     }
@@ -71,6 +75,7 @@ mod tests {
             Source::Output(0, Stream::Error),
             Source::Lease(1),
             Source::KernelLog,
+            Source::StateKeeper,
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), Some(source));

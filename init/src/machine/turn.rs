@@ -40,6 +40,9 @@ impl Machine {
         {
             self.end_boot();
         }
+        if self.state_keeper.is_due(now) {
+            self.start_state_keeper();
+        }
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
         }
@@ -54,6 +57,7 @@ impl Machine {
             self.engine.next_deadline(),
             self.network.next_deadline(),
             self.late_modules_deadline(),
+            self.state_keeper.next_deadline(),
         ];
         let deadline = deadlines.into_iter().flatten().min()?;
         let left = deadline.saturating_sub(now());
@@ -79,6 +83,7 @@ impl Machine {
             }
             Source::Lease(interface) => self.network.read(interface, &mut self.console),
             Source::KernelLog => self.read_kernel_log(),
+            Source::StateKeeper => self.read_state_keeper(),
         }
     }
 

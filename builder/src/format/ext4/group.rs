@@ -53,11 +53,7 @@ impl Writer<'_> {
     ) -> [u8; DESCRIPTOR_LEN] {
         let geometry = &self.geometry;
         let (block_bitmap, inode_bitmap, table) = geometry.tables(group);
-        let used_inodes = if group == 0 {
-            u64::from(LAST_INODE)
-        } else {
-            0
-        };
+        let used_inodes = if group == 0 { u64::from(LAST_INODE) } else { 0 };
         let free_inodes = geometry.inodes_per_group - used_inodes;
         let directories = if group == 0 { 2 } else { 0 };
         let mut bytes = [0; DESCRIPTOR_LEN];

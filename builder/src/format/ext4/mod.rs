@@ -82,6 +82,25 @@ pub fn write(out: &Region<'_>, options: &Options) -> Result<(), Ext4Error> {
     Ok(())
 }
 
+/// The start of a filesystem of `len` bytes up to where blocks are free: all that has to be written of one that has
+/// a single group.
+///
+/// # Errors
+/// [`Ext4Error`]; more than one group, too, is a length that cannot be.
+pub fn metadata(len: u64, options: &Options) -> Result<Vec<u8>, Ext4Error> {
+    let geometry = Geometry::new(len)?;
+    if geometry.groups > 1 {
+        return Err(Ext4Error::BadLength { len });
+    }
+    let file = tempfile::tempfile()?;
+    file.set_len(len)?;
+    let region = Region::new(&file, 0, len).fresh();
+    write(&region, options)?;
+    let mut bytes = vec![0; (geometry.first_free * BLOCK) as usize];
+    region.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 struct Writer<'a> {
     out: &'a Region<'a>,
     geometry: Geometry,

@@ -5,9 +5,8 @@ use sha2::{Digest, Sha256};
 use super::geometry::{GROUPS_PER_FLEX, Geometry};
 use super::inode::MAP_LEN;
 use super::{
-    BLOCKS_PER_GROUP, DESCRIPTOR_LEN, INODE_LEN, JOURNAL_INODE, LAST_INODE, LOST_FOUND_INODE, Options,
-    QUOTA_INODE,
-    checksum, put_u16s, put_u32s,
+    BLOCKS_PER_GROUP, DESCRIPTOR_LEN, INODE_LEN, JOURNAL_INODE, LAST_INODE, LOST_FOUND_INODE,
+    Options, QUOTA_INODE, checksum, put_u16s, put_u32s,
 };
 use crate::format::uuid_from_digest;
 

@@ -1,7 +1,10 @@
 //! GUID partition tables, read (UEFI 2.10 §5.3): the primary header, and the backup where that one is bad.
 //!
 //! The kernel of Debian 12 tells no partition GUIDs, so init reads the table itself. Every field is checked
-//! before it is used, and both CRCs must hold: a disk is outside input. Nothing is repaired or written.
+//! before it is used, and both CRCs must hold: a disk is outside input. Reading changes nothing; [`edit`] makes what is
+//! to be written.
+
+pub mod edit;
 
 use std::fmt;
 use std::io;
@@ -57,6 +60,12 @@ impl Guid {
             *byte = pair[0] << 4 | pair[1];
         }
         Some(Self(guid))
+    }
+
+    /// The bytes of a table's form; it is its own inverse.
+    #[must_use]
+    pub const fn to_table(self) -> [u8; 16] {
+        Self::from_table(self.0).0
     }
 
     const fn is_zero(self) -> bool {
@@ -122,22 +131,23 @@ pub fn read_partitions(
     sector_size: u32,
     sectors: u64,
 ) -> Result<Vec<Partition>, GptError> {
-    if !(sector_size.is_power_of_two() && (512..=4096).contains(&sector_size)) || sectors < 3 {
-        return Err(GptError::Absent);
-    }
-    let disk = Disk {
-        read,
-        sector_size,
-        sectors,
-    };
-    disk.read_table(1)
-        .or_else(|primary| disk.read_table(sectors - 1).map_err(|_| primary))
+    Disk::new(read, sector_size, sectors)?
+        .read_either()?
+        .partitions()
 }
 
 struct Disk<'a> {
     read: &'a ReadAt<'a>,
     sector_size: u32,
     sectors: u64,
+}
+
+/// A header whose checksum holds, and its entries, whose checksum holds too.
+struct RawTable {
+    lba: u64,
+    sector: Vec<u8>,
+    header: Header,
+    array: Vec<u8>,
 }
 
 /// The checked fields of a header.
@@ -150,13 +160,39 @@ struct Header {
     entries_crc: u32,
 }
 
-impl Disk<'_> {
-    fn read_table(&self, header_lba: u64) -> Result<Vec<Partition>, GptError> {
-        let header = parse_header(
-            &self.read_bytes(header_lba, self.sector_size as usize)?,
-            header_lba,
-            self.sectors,
-        )?;
+impl RawTable {
+    fn partitions(&self) -> Result<Vec<Partition>, GptError> {
+        let entries = self
+            .array
+            .chunks_exact(self.header.entry_size as usize)
+            .zip(1..);
+        entries
+            .filter_map(|(entry, number)| parse_entry(entry, number, &self.header).transpose())
+            .collect()
+    }
+}
+
+impl<'a> Disk<'a> {
+    fn new(read: &'a ReadAt<'a>, sector_size: u32, sectors: u64) -> Result<Self, GptError> {
+        if !(sector_size.is_power_of_two() && (512..=4096).contains(&sector_size)) || sectors < 3 {
+            return Err(GptError::Absent);
+        }
+        Ok(Self {
+            read,
+            sector_size,
+            sectors,
+        })
+    }
+
+    /// The primary table, or the backup where that one is bad.
+    fn read_either(&self) -> Result<RawTable, GptError> {
+        self.read_table(1)
+            .or_else(|primary| self.read_table(self.sectors - 1).map_err(|_| primary))
+    }
+
+    fn read_table(&self, header_lba: u64) -> Result<RawTable, GptError> {
+        let sector = self.read_bytes(header_lba, self.sector_size as usize)?;
+        let header = parse_header(&sector, header_lba, self.sectors)?;
         let size = header.entries as usize * header.entry_size as usize;
         let array = self.read_bytes(header.entries_lba, size)?;
         if crc32(&array) != header.entries_crc {
@@ -164,10 +200,14 @@ impl Disk<'_> {
                 "the partition entries do not match their checksum",
             ));
         }
-        let entries = array.chunks_exact(header.entry_size as usize).zip(1..);
-        entries
-            .filter_map(|(entry, number)| parse_entry(entry, number, &header).transpose())
-            .collect()
+        let table = RawTable {
+            lba: header_lba,
+            sector,
+            header,
+            array,
+        };
+        table.partitions()?;
+        Ok(table)
     }
 
     fn read_bytes(&self, lba: u64, size: usize) -> Result<Vec<u8>, GptError> {
@@ -297,11 +337,11 @@ const fn crc_table() -> [u32; 256] {
 mod tests {
     use super::*;
 
-    const SECTORS: u64 = 4096;
-    const ROOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
+    pub(in crate::gpt) const SECTORS: u64 = 4096;
+    pub(in crate::gpt) const ROOT: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
     /// A disk with one partition (sectors 2048 to 3000) and both tables.
-    fn sample() -> Vec<u8> {
+    pub(in crate::gpt) fn sample() -> Vec<u8> {
         let mut disk = vec![0_u8; 512 * SECTORS as usize];
         let mut array = vec![0_u8; 128 * 128];
         array[..16].fill(7);

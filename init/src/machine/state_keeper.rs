@@ -1,0 +1,117 @@
+//! The child that keeps the state: when it runs, and what it says.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::Machine;
+use super::source::{Role, Source};
+use crate::SELF;
+use crate::console::now;
+use crate::lines::LineSplitter;
+
+/// How often a new random seed is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The child, or when it is to run again.
+#[derive(Debug, Default)]
+pub(super) struct StateKeeper {
+    has_begun: bool,
+    is_running: bool,
+    next_save: Option<Duration>,
+    output: Option<(OwnedFd, LineSplitter)>,
+}
+
+impl StateKeeper {
+    pub(super) const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(super) const fn next_deadline(&self) -> Option<Duration> {
+        self.next_save
+    }
+
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.next_save.is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(super) fn on_exit(&mut self, now: Duration) {
+        self.is_running = false;
+        self.next_save = Some(now + SAVE_EVERY);
+    }
+}
+
+impl Machine {
+    /// Whether the child runs beside the first start of the workloads, which may need what it does: room, or random
+    /// numbers. Else it waits until they are ready.
+    pub(super) fn state_is_urgent(&self) -> bool {
+        let can_grow = matches!(&self.state, Ok(Some(state)) if state.can_grow);
+        can_grow || getrandom(&mut [0_u8; 1], GetRandomFlags::NONBLOCK) == Err(Errno::AGAIN)
+    }
+
+    /// Starts it, if there is a state that it may write to, and it does not run.
+    pub(super) fn start_state_keeper(&mut self) {
+        self.state_keeper.next_save = None;
+        let Ok(Some(state)) = &self.state else { return };
+        if state.read_only || self.state_keeper.is_running || self.ending.is_some() {
+            return;
+        }
+        let arguments = if self.state_keeper.has_begun {
+            vec![
+                "state".to_owned(),
+                state.mount_point.clone(),
+                "save".to_owned(),
+            ]
+        } else {
+            state.keeper_arguments()
+        };
+        if let Err(error) = self.spawn_state_keeper(&arguments) {
+            self.console
+                .say(format_args!("state: cannot start its keeper: {error}"));
+            self.state_keeper.on_exit(now());
+        }
+    }
+
+    fn spawn_state_keeper(&mut self, arguments: &[String]) -> std::io::Result<()> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+        self.watch(Source::StateKeeper, &read)?;
+        let child = Command::new(SELF)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(write)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).expect("a process id fits an i32");
+        self.children.insert(pid, Role::StateKeeper);
+        self.state_keeper = StateKeeper {
+            has_begun: true,
+            is_running: true,
+            next_save: None,
+            output: Some((read, LineSplitter::default())),
+        };
+        Ok(())
+    }
+
+    pub(super) fn read_state_keeper(&mut self) {
+        let Some((pipe, splitter)) = &mut self.state_keeper.output else {
+            return;
+        };
+        let console = &mut self.console;
+        let mut tell = |line: &str| console.say(format_args!("state: {line}"));
+        let mut buffer = [0_u8; 4096];
+        match rustix::io::read(&*pipe, &mut buffer) {
+            Ok(size) if size > 0 => splitter.push(&buffer[..size], tell),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => {
+                splitter.finish(&mut tell);
+                self.state_keeper.output = None;
+            }
+        }
+    }
+}
