@@ -14,6 +14,7 @@ mod http;
 mod image;
 mod kernel;
 mod lab;
+mod power_cut;
 mod redis;
 mod tool;
 mod umoci;
@@ -28,6 +29,7 @@ pub use lab::{
     Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_bench,
     runtime_test_helper, runtime_tests,
 };
+pub use power_cut::{Random, WriteLog};
 pub use redis::Redis;
 pub use tool::{run_tool, tool_is_missing};
 pub use umoci::redis_layout;

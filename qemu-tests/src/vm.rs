@@ -43,6 +43,7 @@ pub struct VmBuilder<'a> {
     boot: Boot<'a>,
     name: String,
     disk: Option<PathBuf>,
+    write_log: Option<PathBuf>,
     memory_mib: u32,
     forwards: Vec<(u16, u16)>,
     extra: Vec<String>,
@@ -56,6 +57,7 @@ impl<'a> VmBuilder<'a> {
             boot: Boot::Firmware,
             name: name.to_owned(),
             disk: disk.into(),
+            write_log: None,
             memory_mib: 512,
             forwards: Vec::new(),
             extra: Vec::new(),
@@ -65,6 +67,12 @@ impl<'a> VmBuilder<'a> {
     /// Boots in another way.
     pub fn boot(mut self, boot: Boot<'a>) -> Self {
         self.boot = boot;
+        self
+    }
+
+    /// Logs each write and flush to a new file; see [`crate::WriteLog`].
+    pub fn log_writes(mut self, log: PathBuf) -> Self {
+        self.write_log = Some(log);
         self
     }
 
@@ -140,7 +148,21 @@ impl<'a> VmBuilder<'a> {
             netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
         }
         line.extend(["-netdev".to_owned(), netdev]);
-        if let Some(disk) = &self.disk {
+        if let (Some(disk), Some(log)) = (&self.disk, &self.write_log) {
+            File::create(log).context("make the log of writes")?;
+            let file = "driver=file,discard=ignore,cache.no-flush=on,filename=";
+            for node in [
+                format!("{file}{},node-name=file", disk.display()),
+                format!("{file}{},node-name=log", log.display()),
+                "driver=raw,node-name=raw,file=file".to_owned(),
+                "driver=blklogwrites,node-name=disk,file=raw,log=log,log-sector-size=512"
+                    .to_owned(),
+            ] {
+                line.extend(["-blockdev".to_owned(), node]);
+            }
+            let device = "virtio-blk-pci,drive=disk,bootindex=1";
+            line.extend(["-device".to_owned(), device.to_owned()]);
+        } else if let Some(disk) = &self.disk {
             let drive = "if=none,id=disk,format=raw,cache=unsafe,file=";
             line.extend(["-drive".to_owned(), format!("{drive}{}", disk.display())]);
             let device = "virtio-blk-pci,drive=disk,bootindex=1";
