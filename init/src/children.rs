@@ -1,5 +1,6 @@
 //! What this binary does when PID 1 runs it as its own child.
 
+use crate::log;
 use crate::net::dhcp;
 use crate::probe;
 use crate::state::keeper;
@@ -12,6 +13,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [device])) if word == "dhcp" => dhcp::run::run(Some(device)),
         Some((word, rest)) if word == "probe" => probe::run(rest),
         Some((word, rest)) if word == "state" => keeper::run(rest),
+        Some((word, rest)) if word == "log" => log::process::run(rest),
         _ => 2,
     }
 }
@@ -22,7 +24,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for words in ["", "dhcp eth0 eth1", "probe", "reboot"] {
+        for words in ["", "dhcp eth0 eth1", "probe", "log /state/log", "reboot"] {
             let arguments: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
             assert_eq!(run(&arguments), 2, "{words}");
         }

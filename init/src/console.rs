@@ -1,21 +1,30 @@
 //! The machine's console: init's own lines, and the workloads' lines with their names in front.
 //!
-//! Writing never blocks PID 1: lines go into a bounded queue, and the queue goes to the console as fast as
-//! the console takes it. Init's own lines are always kept; a workload's line that finds the queue full is
-//! dropped and counted, and the count is said once there is room. Nothing that a workload prints can look
-//! like a line of init's: see [`crate::lines::LineSplitter`].
+//! Writing never blocks PID 1: lines go into bounded queues, one a workload, and these go to the console in turns,
+//! as fast as the console takes them. So a flood of one does not keep the others' lines. Init's own lines go first
+//! and are always kept; a workload's line that finds its queue full is dropped and counted, and the count is said
+//! once the queue is empty. Nothing that a workload prints can look like a line of init's: see
+//! [`crate::lines::LineSplitter`].
 
-use std::collections::VecDeque;
-use std::fmt::{self, Write as _};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::log::batch::Stamp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// What workloads' lines may take up in memory while the console is slow.
+/// What one workload's lines may take up in memory while the console is slow.
+const SHARE_LIMIT: usize = 64 * 1024;
+/// What all workloads' lines may take up together.
 const QUEUE_LIMIT: usize = 256 * 1024;
+/// What is taken of one workload's lines before it is another's turn.
+const QUANTUM: usize = 2048;
+/// What own lines may take up until they are taken for the log.
+const OWN_LIMIT: usize = 32 * 1024;
 
 /// Time since the machine started, with what it spent suspended.
 #[must_use]
@@ -27,13 +36,36 @@ pub fn now() -> Duration {
     )
 }
 
-/// The console with its queue.
+/// Whose lines wait.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Speaker {
+    Kernel,
+    Workload(String),
+}
+
+/// The lines of one speaker that wait, and how many did not find room.
+#[derive(Debug, Default)]
+struct Share {
+    lines: VecDeque<u8>,
+    lost: u64,
+}
+
+/// The console with its queues.
 #[derive(Debug)]
 pub struct Console {
     device: Option<OwnedFd>,
-    queue: VecDeque<u8>,
-    lost: u64,
+    /// Whole lines that are being written.
+    current: VecDeque<u8>,
+    own: VecDeque<u8>,
+    shares: BTreeMap<Speaker, Share>,
+    /// Bytes in all shares.
+    shared: usize,
+    /// Whose turn it was last.
+    last: Option<Speaker>,
     opened: Duration,
+    /// Own lines for the log, and their size.
+    kept: VecDeque<(Stamp, String)>,
+    kept_size: usize,
 }
 
 impl Console {
@@ -45,73 +77,162 @@ impl Console {
         let device = rustix::fs::open("/dev/console", flags, Mode::empty())
             .or_else(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3))
             .ok();
+        Self::on(device)
+    }
+
+    fn on(device: Option<OwnedFd>) -> Self {
         Self {
             device,
-            queue: VecDeque::new(),
-            lost: 0,
+            current: VecDeque::new(),
+            own: VecDeque::new(),
+            shares: BTreeMap::new(),
+            shared: 0,
+            last: None,
             opened: now(),
+            kept: VecDeque::new(),
+            kept_size: 0,
         }
     }
 
     /// Prints `coracle: [SECONDS.mmm] TEXT`.
     pub fn say(&mut self, text: impl fmt::Display) {
-        let mut line = String::with_capacity(96);
-        write_own_line(&mut line, now(), &text);
-        self.queue.extend(line.as_bytes());
+        // What came before is shown before, as far as the console takes it.
+        self.write_some();
+        let stamp = Stamp::now();
+        let text = one_line(&text);
+        self.own.extend(own_line(stamp.boot, &text).as_bytes());
+        self.keep(stamp, text);
         self.write_some();
     }
 
-    /// Prints a line of init's own that may be missed: it is dropped and counted when the queue is full.
-    pub fn say_if_room(&mut self, text: impl fmt::Display) {
-        if self.queue.len() > QUEUE_LIMIT {
-            self.lost += 1;
-        } else {
-            self.say(text);
+    /// Prints a message of the kernel's. It is dropped and counted where there is no room.
+    pub fn say_for_kernel(&mut self, text: &str) {
+        let line = own_line(now(), &one_line(&format_args!("kernel: {text}")));
+        self.share(Speaker::Kernel, &[&line]);
+    }
+
+    /// Prints one already sanitized line of a workload: `NAME | TEXT`. It is dropped and counted where there is no
+    /// room.
+    pub fn say_for(&mut self, name: &str, text: &str) {
+        let speaker = Speaker::Workload(name.to_owned());
+        self.share(speaker, &[name, " | ", text, "\n"]);
+    }
+
+    fn share(&mut self, speaker: Speaker, parts: &[&str]) {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let share = self.shares.entry(speaker).or_default();
+        if share.lines.len() + size > SHARE_LIMIT || self.shared + size > QUEUE_LIMIT {
+            share.lost += 1;
+            return;
+        }
+        self.shared += size;
+        for part in parts {
+            share.lines.extend(part.as_bytes());
         }
     }
 
-    /// Prints one already sanitized line of a workload: `NAME | TEXT`.
-    pub fn say_for(&mut self, name: &str, text: &str) {
-        if self.queue.len() + name.len() + text.len() + 4 > QUEUE_LIMIT {
-            self.lost += 1;
-            return;
-        }
-        for part in [name, " | ", text, "\n"] {
-            self.queue.extend(part.as_bytes());
+    /// Takes an own line for the log, the oldest first.
+    pub fn take_own_line(&mut self) -> Option<(Stamp, String)> {
+        let line = self.kept.pop_front()?;
+        self.kept_size -= line.1.len();
+        Some(line)
+    }
+
+    fn keep(&mut self, stamp: Stamp, text: String) {
+        self.kept_size += text.len();
+        self.kept.push_back((stamp, text));
+        while self.kept_size > OWN_LIMIT {
+            let _ = self.take_own_line();
         }
     }
 
     /// Writes what the console takes now; call it when [`Console::fd`] is writable and after each batch.
     pub fn write_some(&mut self) {
-        let Some(device) = &self.device else {
-            self.queue.clear();
-            return;
-        };
-        while !self.queue.is_empty() {
-            match rustix::io::write(device, self.queue.as_slices().0) {
+        loop {
+            if self.current.is_empty() && !self.refill() {
+                return;
+            }
+            let Some(device) = &self.device else {
+                self.current.clear();
+                continue;
+            };
+            match rustix::io::write(device, self.current.as_slices().0) {
                 Ok(0) | Err(rustix::io::Errno::AGAIN) => return,
-                Ok(written) => drop(self.queue.drain(..written)),
+                Ok(written) => drop(self.current.drain(..written)),
                 Err(rustix::io::Errno::INTR) => {}
                 // A console that went away (a hung-up line) must not stop the machine.
-                Err(_) => self.queue.clear(),
+                Err(_) => self.current.clear(),
             }
         }
-        self.tell_losses();
     }
 
-    fn tell_losses(&mut self) {
-        if self.lost > 0 {
-            let lost = std::mem::take(&mut self.lost);
-            self.say(format_args!(
-                "{lost} lines were not shown: the console is slower than the workloads"
-            ));
+    /// Takes the next whole lines: own ones, or some of the speaker's whose turn it is.
+    fn refill(&mut self) -> bool {
+        if self.own.is_empty() {
+            let Some(speaker) = self.next_speaker() else {
+                return false;
+            };
+            self.take_turn(&speaker);
+            self.last = Some(speaker);
         }
+        if !self.own.is_empty() {
+            let rest = std::mem::take(&mut self.own);
+            self.current.extend(rest);
+        }
+        true
+    }
+
+    /// The one behind the last one in the circle.
+    fn next_speaker(&self) -> Option<Speaker> {
+        let behind = self.last.as_ref().and_then(|last| {
+            let range = (Bound::Excluded(last), Bound::Unbounded);
+            self.shares.range::<Speaker, _>(range).next()
+        });
+        let next = behind.or_else(|| self.shares.first_key_value());
+        next.map(|(speaker, _)| speaker.clone())
+    }
+
+    fn take_turn(&mut self, speaker: &Speaker) {
+        let Some(share) = self.shares.get_mut(speaker) else {
+            return;
+        };
+        // Some whole lines, or one that is longer than that.
+        let some = share.lines.len().min(QUANTUM);
+        let ends = |from, to| share.lines.range(from..to).enumerate();
+        let newline = |(_, byte): &(usize, &u8)| **byte == b'\n';
+        let end = match ends(0, some).rfind(newline) {
+            Some((at, _)) => at + 1,
+            None => ends(some, share.lines.len())
+                .find(newline)
+                .map_or(share.lines.len(), |(at, _)| some + at + 1),
+        };
+        self.current.extend(share.lines.drain(..end));
+        self.shared -= end;
+        if share.lines.is_empty() {
+            let lost = share.lost;
+            self.shares.remove(speaker);
+            if lost > 0 {
+                let whose = match speaker {
+                    Speaker::Kernel => "of the kernel",
+                    Speaker::Workload(name) => &format!("of {name}"),
+                };
+                self.say_lost(lost, whose);
+            }
+        }
+    }
+
+    /// As [`Console::say`], but does not write: called while something is written.
+    fn say_lost(&mut self, lost: u64, whose: &str) {
+        let stamp = Stamp::now();
+        let text = format!("{lost} lines {whose} were not shown: the console is slower");
+        self.own.extend(own_line(stamp.boot, &text).as_bytes());
+        self.keep(stamp, text);
     }
 
     /// Something waits for the console to take it.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
-        !self.queue.is_empty()
+        !(self.current.is_empty() && self.own.is_empty() && self.shares.is_empty())
     }
 
     /// When it was opened: what the kernel logged before is not of init's doing.
@@ -145,24 +266,19 @@ impl Console {
     }
 }
 
-/// Appends the line to `out`; control characters in `text` become spaces, so that it stays one line.
-fn write_own_line(out: &mut String, at: Duration, text: &impl fmt::Display) {
-    let start = out.len();
-    // Writing to a String cannot fail.
-    let _ = write!(
-        out,
-        "coracle: [{}.{:03}] {text}",
-        at.as_secs(),
-        at.subsec_millis()
-    );
-    if out[start..].contains(char::is_control) {
-        let clean: String = out[start..]
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        out.replace_range(start.., &clean);
+/// The text with control characters as spaces, so that it stays one line.
+fn one_line(text: &impl fmt::Display) -> String {
+    let text = text.to_string();
+    if !text.contains(char::is_control) {
+        return text;
     }
-    out.push('\n');
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(clean).collect()
+}
+
+fn own_line(at: Duration, text: &str) -> String {
+    let (seconds, millis) = (at.as_secs(), at.subsec_millis());
+    format!("coracle: [{seconds}.{millis:03}] {text}\n")
 }
 
 #[cfg(test)]
@@ -171,31 +287,67 @@ mod tests {
 
     #[test]
     fn own_lines_carry_seconds_and_milliseconds_without_padding() {
-        let mut out = String::new();
-        write_own_line(&mut out, Duration::from_millis(7_042), &"stage root");
-        assert_eq!(out, "coracle: [7.042] stage root\n");
+        let line = own_line(Duration::from_millis(7_042), "stage root");
+        assert_eq!(line, "coracle: [7.042] stage root\n");
     }
 
     #[test]
     fn an_own_line_stays_one_line_whatever_it_quotes() {
-        let mut out = String::new();
-        write_own_line(&mut out, Duration::ZERO, &"bad\nname\r\u{1b}[2J");
-        assert_eq!(out, "coracle: [0.000] bad name  [2J\n");
+        assert_eq!(one_line(&"bad\nname\r\u{1b}[2J"), "bad name  [2J");
+    }
+
+    /// What a console that takes everything would show next.
+    fn show(console: &mut Console) -> String {
+        let mut shown = Vec::new();
+        while console.refill() {
+            shown.extend(console.current.drain(..));
+        }
+        String::from_utf8(shown).unwrap()
     }
 
     #[test]
-    fn a_flood_is_dropped_and_counted_but_own_lines_are_kept() {
-        let mut console = Console {
-            device: None,
-            queue: VecDeque::new(),
-            lost: 0,
-            opened: now(),
-        };
+    fn a_flood_is_dropped_and_counted_by_its_speaker_and_others_are_shown_at_once() {
+        let mut console = Console::on(None);
         let text = "x".repeat(1000);
-        for _ in 0..QUEUE_LIMIT / 1000 + 10 {
+        for _ in 0..1000 {
             console.say_for("noisy", &text);
         }
-        assert!(console.lost > 0);
-        assert!(console.queue.len() <= QUEUE_LIMIT);
+        console.say_for("quiet", "hello");
+        console.say_for_kernel("news");
+        assert!(console.shared <= SHARE_LIMIT + 100);
+        let shown = show(&mut console);
+        let at = |what| shown.find(what).unwrap_or_else(|| panic!("no {what}"));
+        assert!(at("quiet | hello") < 2 * QUANTUM && at("kernel: news") < 2 * QUANTUM);
+        let lost = 1000 - shown.matches("noisy | x").count();
+        at(&format!("] {lost} lines of noisy were not shown"));
+        assert!(!console.has_backlog() && console.shared == 0);
+    }
+
+    #[test]
+    fn all_floods_together_are_bounded_and_lines_stay_whole() {
+        let mut console = Console::on(None);
+        for number in 0..5000 {
+            let text = format!("begin {} end", "y".repeat(number % 3000));
+            console.say_for(&format!("w{}", number % 7), &text);
+        }
+        assert!(console.shared <= QUEUE_LIMIT);
+        for line in show(&mut console).lines() {
+            let is_whole = line.contains(" | begin ") && line.ends_with(" end");
+            assert!(is_whole || line.contains("were not shown"), "{line}");
+        }
+    }
+
+    #[test]
+    fn own_lines_are_kept_for_the_log_within_bounds() {
+        let mut console = Console::on(None);
+        for number in 0..100 {
+            console.say(format_args!("{number} {}", "z".repeat(1000)));
+        }
+        let mut kept = Vec::new();
+        while let Some((_, text)) = console.take_own_line() {
+            kept.push(text);
+        }
+        assert!((20..40).contains(&kept.len()) && kept.last().unwrap().starts_with("99 "));
+        assert_eq!(console.kept_size, 0);
     }
 }

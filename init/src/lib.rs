@@ -16,6 +16,7 @@ pub mod halt;
 pub mod initramfs;
 pub mod kernel_log;
 pub mod lines;
+pub mod log;
 pub mod machine;
 pub mod modules;
 pub mod mounts;

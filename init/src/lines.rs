@@ -82,7 +82,8 @@ impl LineSplitter {
 }
 
 /// `bytes` as text without control characters but tab: `^[` for escape, `\x9b` for what is no character.
-fn visible(bytes: &[u8]) -> String {
+#[must_use]
+pub fn visible(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {

@@ -8,7 +8,7 @@ fn main() {
         let status = children::run(&arguments);
         if status == 2 {
             eprintln!(
-                "coracle-init is PID 1 of a Coracle machine; as a child: dhcp [DEVICE] | probe until|once … | state …"
+                "coracle-init is PID 1 of a Coracle machine; as a child: dhcp [DEVICE] | probe until|once … | state … | log …"
             );
         }
         std::process::exit(status);

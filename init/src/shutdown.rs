@@ -26,10 +26,7 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
         log.give_back();
     }
     for id in 0..machine.workloads.len() {
-        let name = machine.workloads[id].spec.name.clone();
-        let console = &mut machine.console;
-        machine.workloads[id].read_last_words(&mut |line| console.say_for(&name, line));
-        machine.workloads[id].close_outputs(&mut |line| console.say_for(&name, line));
+        machine.close_outputs(id);
     }
     unmount_state(&mut machine);
     sys::mark(Stage::PowerOff);
@@ -39,6 +36,7 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
 
 /// Writes everything out and unmounts the state partition, and says how that went.
 pub fn unmount_state(machine: &mut Machine) {
+    machine.finish_log();
     if let Ok(Some(state)) = &machine.state {
         state.save_seed();
         rustix::fs::sync();

@@ -14,6 +14,8 @@ use rustix::pipe::PipeFlags;
 
 use crate::SELF;
 use crate::lines::LineSplitter;
+use crate::log::batch::Origin;
+use crate::log::journal::READ;
 use crate::mounts::WORKLOADS_CGROUP;
 use crate::probe;
 use crate::runtime_file;
@@ -23,11 +25,6 @@ use crate::sys;
 const RUNTIME_STATE: &str = "/run/coracle/runtime";
 const PID_FILES: &str = "/run/coracle/pids";
 
-/// What is read of one stream in one turn of the loop, so that a flood does not starve the others.
-const TURN_LIMIT: usize = 16 * 1024;
-/// What is read at most when a process ended and its last words are wanted.
-const LAST_WORDS_LIMIT: usize = 256 * 1024;
-
 /// Which of the two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -35,6 +32,29 @@ pub enum Stream {
     Out,
     /// Standard error.
     Error,
+}
+
+impl Stream {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Out, Self::Error];
+
+    /// Its name in the log.
+    #[must_use]
+    pub const fn origin(self) -> Origin {
+        match self {
+            Self::Out => Origin::Out,
+            Self::Error => Origin::Error,
+        }
+    }
+}
+
+/// What one read of an output gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// Everything that was there.
+    All,
+    /// As much as is read at once: there may be more.
+    Much,
 }
 
 /// The read end of an output stream.
@@ -60,22 +80,27 @@ impl Output {
         ))
     }
 
-    /// Hands over the lines that came, at most `limit` bytes of them. `false`: no writer is left.
-    fn read(&mut self, limit: usize, line: &mut dyn FnMut(&str)) -> bool {
-        let mut buffer = [0_u8; 8192];
-        let mut total = 0;
-        while total < limit {
-            let size = match rustix::io::read(&self.pipe, &mut buffer) {
-                Ok(0) => return false,
-                Ok(size) => size,
+    /// Hands over the lines that are complete with what one read gives. `None`: no writer is left.
+    pub fn read(&mut self, line: &mut dyn FnMut(&str)) -> Option<Came> {
+        let mut buffer = [0_u8; READ];
+        loop {
+            return match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(size) if size > 0 => {
+                    self.splitter.push(&buffer[..size], &mut *line);
+                    Some(if size == READ { Came::Much } else { Came::All })
+                }
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return true,
-                Err(_) => return false,
+                Err(Errno::AGAIN) => Some(Came::All),
+                Ok(_) | Err(_) => None,
             };
-            total += size;
-            self.splitter.push(&buffer[..size], &mut *line);
         }
-        true
+    }
+}
+
+impl Output {
+    /// No more is read: what is unfinished counts as a line.
+    pub fn finish(&mut self, line: &mut dyn FnMut(&str)) {
+        self.splitter.finish(line);
     }
 }
 
@@ -227,31 +252,8 @@ impl Workload {
         self.outputs[stream as usize].as_ref()
     }
 
-    /// Hands over the lines of one turn. Once no writer is left, the stream is closed.
-    pub fn read_output(&mut self, stream: Stream, line: &mut dyn FnMut(&str)) {
-        self.read_up_to(stream, TURN_LIMIT, line);
-    }
-
-    /// Hands over all that was printed until now, within bounds.
-    pub fn read_last_words(&mut self, line: &mut dyn FnMut(&str)) {
-        self.read_up_to(Stream::Out, LAST_WORDS_LIMIT, line);
-        self.read_up_to(Stream::Error, LAST_WORDS_LIMIT, line);
-    }
-
-    /// The last line on standard error, taken.
-    #[must_use]
-    pub fn take_last_error(&mut self) -> Option<String> {
-        Some(std::mem::take(&mut self.last_error)).filter(|line| !line.is_empty())
-    }
-
-    /// Closes both streams; what is unfinished counts as a line.
-    pub fn close_outputs(&mut self, line: &mut dyn FnMut(&str)) {
-        for mut output in self.outputs.iter_mut().filter_map(Option::take) {
-            output.splitter.finish(|text| line(text));
-        }
-    }
-
-    fn read_up_to(&mut self, stream: Stream, limit: usize, line: &mut dyn FnMut(&str)) {
+    /// Hands over the lines that one read completes. Once no writer is left, the stream is closed.
+    pub fn read_output(&mut self, stream: Stream, line: &mut dyn FnMut(&str)) -> Came {
         let slot = &mut self.outputs[stream as usize];
         let last_error = &mut self.last_error;
         let mut note = |text: &str| {
@@ -260,11 +262,26 @@ impl Workload {
             }
             line(text);
         };
-        let Some(output) = slot else { return };
-        if !output.read(limit, &mut note) {
-            output.splitter.finish(note);
-            *slot = None;
+        let Some(output) = slot else {
+            return Came::All;
+        };
+        if let Some(came) = output.read(&mut note) {
+            return came;
         }
+        output.splitter.finish(note);
+        *slot = None;
+        Came::All
+    }
+
+    /// The last line on standard error, taken.
+    #[must_use]
+    pub fn take_last_error(&mut self) -> Option<String> {
+        Some(std::mem::take(&mut self.last_error)).filter(|line| !line.is_empty())
+    }
+
+    /// Gives a stream away, with what is still in it.
+    pub fn take_output(&mut self, stream: Stream) -> Option<Output> {
+        self.outputs[stream as usize].take()
     }
 
     fn pid_file(&self) -> String {

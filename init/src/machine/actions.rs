@@ -108,7 +108,7 @@ impl Machine {
         self.close_outputs(id);
         let pid = self.workloads[id].start()?;
         self.children.insert(pid, Role::Start(id));
-        for stream in [Stream::Out, Stream::Error] {
+        for stream in Stream::ALL {
             if let Some(output) = self.workloads[id].output(stream) {
                 self.watch(Source::Output(id, stream), output)
                     .map_err(|errno| format!("cannot listen to its output: {errno}"))?;
@@ -134,12 +134,5 @@ impl Machine {
                 Some(Event::Cleaned(id))
             }
         }
-    }
-
-    fn close_outputs(&mut self, id: Id) {
-        self.show_last_words(id);
-        let workload = &mut self.workloads[id];
-        let name = workload.spec.name.clone();
-        workload.close_outputs(&mut |line| self.console.say_for(&name, line));
     }
 }

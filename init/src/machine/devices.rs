@@ -16,8 +16,8 @@ impl Machine {
         self.late_modules.as_ref().map(|(_, deadline)| *deadline)
     }
 
-    /// Ends the boot, once: loads what no workload waits for, and lets the kernel read ahead as it likes. Buttons
-    /// that appear by it are told by uevents.
+    /// Ends the boot, once: loads what no workload waits for, and lets the kernel read ahead as it likes, and has
+    /// the log written. Buttons that appear by it are told by uevents.
     pub(crate) fn end_boot(&mut self) {
         if let Some((paths, _)) = self.late_modules.take() {
             readahead::set_for_root(readahead::AFTERWARDS_KIB);
@@ -26,6 +26,7 @@ impl Machine {
                 self.start_state_keeper();
             }
         }
+        self.journal.begin(now());
     }
 
     pub(super) fn read_uevents(&mut self) {
@@ -56,7 +57,7 @@ impl Machine {
     /// A workload may make the kernel say much: such lines are dropped like its own when the console is slow.
     pub(crate) fn read_kernel_log(&mut self) {
         if let Some(log) = &self.kernel_log {
-            log.read(|text| self.console.say_if_room(format_args!("kernel: {text}")));
+            log.read(|text| self.console.say_for_kernel(text));
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod actions;
 mod devices;
+mod output;
 mod reaping;
 mod signals;
 mod source;
@@ -22,6 +23,8 @@ use crate::buttons::PowerButton;
 use crate::console::{Console, now};
 use crate::halt::Ending;
 use crate::kernel_log::KernelLog;
+use crate::log::batch::Batch;
+use crate::log::journal::Journal;
 use crate::net::Network;
 use crate::shutdown;
 use crate::state::State;
@@ -29,6 +32,7 @@ use crate::supervise::engine::Engine;
 use crate::supervise::event::{Event, Exit};
 use crate::uevent::UeventSocket;
 use crate::workload::Workload;
+use output::{Left, Paused};
 use source::{Role, Source};
 use state_keeper::StateKeeper;
 
@@ -52,6 +56,13 @@ pub struct Machine {
     early_exits: VecDeque<(i32, Exit)>,
     console_watched: bool,
     children_left: bool,
+    journal: Journal,
+    /// Lines between a pipe and the console and the journal.
+    batch: Batch,
+    paused: Vec<Paused>,
+    /// Streams of processes that are gone, and when they are looked at again.
+    left: Vec<Left>,
+    left_due: Option<Duration>,
     ending: Option<Ending>,
     all_stopped: bool,
     state_keeper: StateKeeper,
@@ -71,7 +82,10 @@ impl Machine {
         signals: OwnedFd,
         uevents: Option<UeventSocket>,
     ) -> rustix::io::Result<Self> {
-        let machine = Self {
+        let mount_point = state.as_ref().ok().and_then(Option::as_ref);
+        let mount_point = mount_point.map(|state| state.mount_point.as_str());
+        let (journal, made) = Journal::new(spec, mount_point);
+        let mut machine = Self {
             console,
             workloads: spec.workloads.iter().cloned().map(Workload::new).collect(),
             state,
@@ -86,11 +100,19 @@ impl Machine {
             early_exits: VecDeque::new(),
             console_watched: false,
             children_left: false,
+            journal,
+            batch: Batch::default(),
+            paused: Vec::new(),
+            left: Vec::new(),
+            left_due: None,
             ending: None,
             all_stopped: false,
             state_keeper: StateKeeper::default(),
             late_modules: Some((spec.late_modules.clone(), now() + LATE_MODULES_AFTER)),
         };
+        if let Err(text) = made {
+            machine.console.say(text);
+        }
         machine.watch(Source::Signals, &machine.signals)?;
         if let Some(uevents) = &machine.uevents {
             machine.watch(Source::Uevents, uevents)?;
@@ -125,6 +147,8 @@ impl Machine {
         if self.children_left {
             self.reap();
         }
+        self.log_own_lines();
+        self.journal.wake();
         self.console.write_some();
         self.watch_console();
     }

@@ -60,6 +60,7 @@ impl Machine {
                 self.network.on_exit(interface, now(), &mut self.console)
             }
             Some(Role::StateKeeper) => self.state_keeper.on_exit(now()),
+            Some(Role::Log) => self.on_log_exit(exit),
             None => self.remember_early_exit(pid, exit),
         }
     }
@@ -111,12 +112,6 @@ impl Machine {
         }
         // Forgotten among too many: it is gone, and nobody will tell its status again.
         sys::kill(pid, 0).is_err().then_some(Exit::Unknown)
-    }
-
-    pub(super) fn show_last_words(&mut self, id: Id) {
-        let workload = &mut self.workloads[id];
-        let name = workload.spec.name.clone();
-        workload.read_last_words(&mut |line| self.console.say_for(&name, line));
     }
 }
 

@@ -14,7 +14,11 @@ pub(super) enum Source {
     Lease(usize),
     KernelLog,
     StateKeeper,
+    Log,
 }
+
+/// Far from the numbers of the others.
+const LOG: u64 = 64;
 
 /// What a child process was started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,7 @@ pub(super) enum Role {
     Probe(Id),
     Dhcp(usize),
     StateKeeper,
+    Log,
 }
 
 impl Source {
@@ -39,6 +44,7 @@ impl Source {
             Self::Lease(interface) => (6, interface),
             Self::KernelLog => (7, 0),
             Self::StateKeeper => (12, 0),
+            Self::Log => (LOG, 0),
         };
         kind << 32 | index as u64
     }
@@ -55,6 +61,7 @@ impl Source {
             6 => Self::Lease(index),
             7 => Self::KernelLog,
             12 => Self::StateKeeper,
+            LOG => Self::Log,
             _ => return None,
         })
     }
@@ -76,6 +83,7 @@ mod tests {
             Source::Lease(1),
             Source::KernelLog,
             Source::StateKeeper,
+            Source::Log,
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), Some(source));

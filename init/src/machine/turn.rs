@@ -46,6 +46,7 @@ impl Machine {
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
         }
+        self.keep_log(now);
     }
 
     /// Rounded up to milliseconds, which is what epoll counts in.
@@ -58,6 +59,7 @@ impl Machine {
             self.network.next_deadline(),
             self.late_modules_deadline(),
             self.state_keeper.next_deadline(),
+            self.log_deadline(),
         ];
         let deadline = deadlines.into_iter().flatten().min()?;
         let left = deadline.saturating_sub(now());
@@ -74,16 +76,11 @@ impl Machine {
             Source::Signals => self.read_signals(),
             Source::Uevents => self.read_uevents(),
             Source::Button(index) => self.read_button(index),
-            Source::Output(id, stream) => {
-                let Some(workload) = self.workloads.get_mut(id) else {
-                    return;
-                };
-                let name = workload.spec.name.clone();
-                workload.read_output(stream, &mut |line| self.console.say_for(&name, line));
-            }
+            Source::Output(id, stream) => self.read_output(id, stream),
             Source::Lease(interface) => self.network.read(interface, &mut self.console),
             Source::KernelLog => self.read_kernel_log(),
             Source::StateKeeper => self.read_state_keeper(),
+            Source::Log => self.read_log_link(),
         }
     }
 
