@@ -38,6 +38,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what a machine that is off has said: its workloads, its kernel and init.
+    Logs(Logs),
+}
+
+/// `coracle logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The disk image.
+    pub disk: PathBuf,
+    /// Only the lines of this workload, or of kernel or coracle.
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
+    /// Only this boot: a number, 0 for the last, -1 for the one before it.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub boot: Option<i64>,
 }
 
 /// How a machine's inputs are chosen.

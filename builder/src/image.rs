@@ -148,6 +148,14 @@ impl DiskImage {
         Ok(Self { file, table })
     }
 
+    /// The disk's file, once more.
+    ///
+    /// # Errors
+    /// The process has too many files open.
+    pub fn try_clone_file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// The bytes of the first partition of a type.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod failure;
 pub mod format;
 pub mod guest;
+pub mod guest_log;
 pub mod identity;
 pub mod image;
 pub mod inputs;

@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod inspect;
+mod logs;
 mod run;
 
 use crate::cli::{Cli, Command};
@@ -24,6 +25,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Check { file } => check::check(&file),
         Command::Build(arguments) => build::build(&arguments, &progress),
         Command::Run(arguments) => run::run(&arguments, &progress),
+        Command::Logs(arguments) => logs::logs(&arguments),
         Command::Inspect { disk, json } => inspect::inspect(&disk, json),
     }
 }
