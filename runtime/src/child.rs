@@ -210,11 +210,12 @@ fn build_root(
 fn prepare_root(plan: &Plan, sources: &mut Sources) -> Result<Tree> {
     // In a user namespace this is still the host's root, who reaches the directory, but who can own no file there.
     let own_user = plan.namespaces.has(libc::CLONE_NEWUSER);
-    let early = plan.root.source != rootfs::Source::Directory;
+    let (opened, in_place) = (sources.root.take(), plan.hooks.see_root());
+    // An ordinary user's runtime opens nothing: the overlay is made of what the container's own root may use.
+    let early = opened.is_none() && plan.root.source != rootfs::Source::Directory;
     if own_user && early {
         become_owner(plan)?;
     }
-    let (opened, in_place) = (sources.root.take(), plan.hooks.see_root());
     let tree = rootfs::prepare(
         &plan.root,
         &plan.mounts,

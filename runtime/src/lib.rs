@@ -16,6 +16,7 @@ pub mod cgroup;
 mod child;
 pub mod cli;
 pub mod commands;
+mod descriptor;
 pub mod error;
 pub mod hooks;
 pub mod launch;

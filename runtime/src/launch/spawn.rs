@@ -57,6 +57,7 @@ impl Launch<'_> {
             sources: Sources::open(
                 &self.plan.root,
                 &self.plan.mounts,
+                &self.plan.process.cwd,
                 (own_user && geteuid().is_root()) || self.plan.root.joined,
             )?,
             console: None,

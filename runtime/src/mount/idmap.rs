@@ -1,5 +1,5 @@
 //! What the runtime opens before the container's process exists: sources of bind mounts that a mapped root could not
-//! reach, the root, and mounts whose ids are mapped, which takes privilege over the filesystem.
+//! reach, the root (of an overlay see `overlay`), and mounts whose ids are mapped, which takes privilege over the filesystem.
 //!
 //! The results are detached mounts; the container's process inherits the descriptors and attaches them. Refuses to
 //! resolve anything inside the container's root: that is `tree`'s.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::mount::rootfs::{self, Root};
-use crate::mount::{Mount, Source, open_bind};
+use crate::mount::{Mount, Source, open_bind, overlay};
 use crate::spec::IdMapping;
 use crate::sys;
 
@@ -40,7 +40,7 @@ pub struct IdMap {
 /// Detached mounts for the container's process, opened with the runtime's own privilege.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    /// The root, if it is a plain directory.
+    /// The root.
     pub(crate) root: Option<OwnedFd>,
     /// One for each entry of `mounts`, or none at all.
     mounts: Vec<Option<OwnedFd>>,
@@ -51,7 +51,7 @@ impl Sources {
     /// namespace, or in a mount namespace that may know other paths.
     ///
     /// Must be called in the mount namespace of the caller, before the process is made.
-    pub(crate) fn open(root: &Root, mounts: &[Mount], mapped: bool) -> Result<Self> {
+    pub(crate) fn open(root: &Root, mounts: &[Mount], cwd: &Path, mapped: bool) -> Result<Self> {
         if !mapped && mounts.iter().all(|mount| mount.id_map.is_none()) {
             return Ok(Self::default());
         }
@@ -61,9 +61,17 @@ impl Sources {
             .iter()
             .map(|mount| open_one(mount, mapped, propagation, &mut namespaces))
             .collect::<Result<_>>()?;
-        let root = match root.source {
-            rootfs::Source::Directory if mapped => Some(open_apart(&root.path, true, propagation)?),
-            _ => None,
+        let root = match &root.source {
+            _ if !mapped => None,
+            rootfs::Source::Directory => Some(open_apart(&root.path, true, propagation)?),
+            rootfs::Source::Overlay(layers) => {
+                let mapping = layers.id_map.as_ref().ok_or_else(no_mapping)?;
+                let namespace = namespace_of(mapping, &mut namespaces)?;
+                Some(match layers.single(mounts, cwd) {
+                    Some(only) => overlay::open_mapped(only, namespace)?,
+                    None => overlay::make_apart(&root.path, layers, namespace)?,
+                })
+            }
         };
         Ok(Self {
             root,
@@ -148,12 +156,14 @@ fn open_namespace(mapping: &Mapping) -> Result<OwnedFd> {
 /// As `uid_map` wants it (user_namespaces(7)).
 fn table(ids: &[IdMapping]) -> Result<String> {
     if ids.is_empty() {
-        return Err(Error::Config(
-            "a user namespace without uidMappings and gidMappings maps no mount".into(),
-        ));
+        return Err(no_mapping());
     }
     let line = |id: &IdMapping| format!("{} {} {}\n", id.container_id, id.host_id, id.size);
     Ok(ids.iter().map(line).collect())
+}
+
+fn no_mapping() -> Error {
+    Error::Config("a user namespace without uidMappings and gidMappings maps no mount".into())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod devices;
 mod filesystem;
 pub mod idmap;
 pub mod options;
+mod overlay;
 pub mod rootfs;
 pub mod shared;
 pub(crate) mod tree;

@@ -7,13 +7,15 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use crate::error::{Context, Error, Result};
+use crate::mount::idmap::Mapping;
 use crate::mount::options::Attributes;
+use crate::mount::overlay;
 use crate::mount::tree::Tree;
 use crate::mount::{self, Mount};
 use crate::sys;
@@ -24,12 +26,34 @@ pub enum Source {
     /// `root.path` itself.
     Directory,
     /// An overlay, mounted on `root.path`.
-    Overlay {
-        /// Absolute directories, top first; at least one.
-        lower: Vec<PathBuf>,
-        /// Bytes of the tmpfs that takes the writes; without it the root is read-only.
-        upper_size: Option<u64>,
-    },
+    Overlay(Layers),
+}
+
+/// What an overlay is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// Absolute directories, top first; at least one.
+    pub lower: Vec<PathBuf>,
+    /// Bytes of the tmpfs that takes the writes; without it the root is read-only.
+    pub upper_size: Option<u64>,
+    /// Whose ids those of the layers become: the container's user namespace, if it has one.
+    pub id_map: Option<Mapping>,
+}
+
+impl Layers {
+    /// The layer that can serve as the root without an overlay: it is the only one, not to be written, and has all
+    /// that the destinations of `mounts` and `cwd` need.
+    pub(super) fn single(&self, mounts: &[Mount], cwd: &Path) -> Option<&Path> {
+        match (self.lower.as_slice(), self.upper_size) {
+            ([only], None) if has_all(only, mounts, cwd) => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The upper layer of a read-only root holds nothing but mount points that the image lacks.
+    pub(super) fn size(&self) -> u64 {
+        self.upper_size.unwrap_or(MOUNT_POINTS_SIZE)
+    }
 }
 
 /// The root as the plan wants it.
@@ -53,7 +77,7 @@ impl Root {
     /// A joined mount namespace has its own root, which is others' too: ours is mounted on its own path, and entered
     /// by chroot.
     pub(crate) fn stay_in_joined_namespace(&mut self) -> Result<()> {
-        if let Source::Overlay { .. } = self.source {
+        if let Source::Overlay(_) = self.source {
             let text = "org.coracle.rootfs.lower with a mount namespace to join";
             return Err(Error::Unsupported(text.into()));
         }
@@ -62,7 +86,6 @@ impl Root {
     }
 }
 
-/// The upper layer of a read-only root holds nothing but mount points that the image lacks.
 const MOUNT_POINTS_SIZE: u64 = 1024 * 1024;
 
 const READ_ONLY: Attributes = Attributes {
@@ -75,7 +98,7 @@ const READ_ONLY: Attributes = Attributes {
 /// The destinations of `mounts` and `cwd` must be there: if a single read-only layer has them all, it serves as the
 /// root without an overlay; else they are made in an upper layer.
 ///
-/// `opened` is the root directory if the runtime has opened it. With `in_place` it is mounted on its own path, where
+/// `opened` is the root if the runtime has opened it (see [`mount::idmap::Sources`]). With `in_place` it is mounted on its own path, where
 /// hooks look for it.
 pub(crate) fn prepare(
     root: &Root,
@@ -103,13 +126,14 @@ pub(crate) fn prepare(
     let onto = if in_place { &root.path } else { Path::new("/") };
     let attach_root = |bound| attach_root(bound, onto, (host != Some(own)).then_some(own));
     let tree = match (&root.source, opened) {
-        (Source::Directory, Some(opened)) => attach_root(opened)?,
+        (_, Some(opened)) => attach_root(opened)?,
         (Source::Directory, None) => attach_root(mount::open_bind(&root.path, true)?)?,
-        (Source::Overlay { lower, upper_size }, _) => match (lower.as_slice(), upper_size) {
-            ([only], None) if has_all(only, mounts, cwd) => {
-                attach_root(mount::open_bind(only, false)?)?
+        (Source::Overlay(layers), None) => match layers.single(mounts, cwd) {
+            Some(only) => attach_root(mount::open_bind(only, false)?)?,
+            None => {
+                overlay::mount_on(&root.path, layers, None)?;
+                open_directory(&root.path).map(Tree::new)?
             }
-            _ => mount_overlay(&root.path, lower, upper_size.unwrap_or(MOUNT_POINTS_SIZE))?,
         },
     };
     Ok(tree)
@@ -168,40 +192,7 @@ fn has_all(layer: &Path, mounts: &[Mount], cwd: &Path) -> bool {
     needed.all(|path| below_a_mount(path) || tree.find(path).is_ok())
 }
 
-/// Upper and work directory live in a tmpfs that the overlay then covers, so nobody else ever sees them.
-///
-/// The layers are named by short symlinks beside them: mount options are limited to a page, and paths of layers
-/// are long. It also makes characters with a meaning in mount options harmless.
-fn mount_overlay(target: &Path, lower: &[PathBuf], upper_size: u64) -> Result<Tree> {
-    let parameters = [
-        ("size".to_owned(), Some(upper_size.to_string())),
-        ("mode".to_owned(), Some("755".to_owned())),
-    ];
-    let upper = mount::new_filesystem("tmpfs", Some("tmpfs"), &parameters)?;
-    let onto = open_directory(target)?;
-    mount::attach(upper.as_fd(), onto.as_fd()).at("mount upper layer on", target)?;
-    for name in ["upper", "work"] {
-        mkdirat(&upper, name, Mode::from_raw_mode(0o755))
-            .at("make directory in upper layer", name)?;
-    }
-    for (number, layer) in lower.iter().enumerate() {
-        symlinkat(layer, &upper, number.to_string()).at("make link to layer", layer)?;
-    }
-    let numbers: Vec<String> = (0..lower.len()).map(|number| number.to_string()).collect();
-    let options = format!(
-        "lowerdir={},upperdir=upper,workdir=work\0",
-        numbers.join(":")
-    );
-    let options =
-        std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("ends with its only NUL");
-    fchdir(&upper).at("enter upper layer on", target)?;
-    rustix::mount::mount("overlay", ".", "overlay", MountFlags::empty(), options)
-        .at("mount overlay on", target)?;
-    chdir("/").at("enter", "/")?;
-    open_directory(target).map(Tree::new)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).at("open directory", path)
 }
@@ -296,7 +287,7 @@ fn leave_host(root: &Root) -> Result<()> {
 
 /// For a host whose root cannot be left (an initramfs): the new root covers it.
 fn stay_on_host(tree: &Tree, root: &Root) -> Result<()> {
-    if matches!(root.source, Source::Overlay { .. }) {
+    if matches!(root.source, Source::Overlay(_)) {
         let onto = open_directory(Path::new("/"))?;
         // Fails where the root lies on "/" already.
         match mount::attach(tree.root(), onto.as_fd()) {

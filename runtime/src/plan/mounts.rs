@@ -34,7 +34,7 @@ pub(super) fn warnings(mounts: &[Mount]) -> Vec<String> {
 }
 
 /// The mapping of the container's user namespace, if it has one that differs from the caller's.
-fn container_mapping(spec: &Spec) -> Option<Mapping> {
+pub(super) fn container_mapping(spec: &Spec) -> Option<Mapping> {
     let user = |namespace: &&spec::Namespace| namespace.kind == "user";
     let namespace = spec.linux.namespaces.iter().find(user)?;
     let path = namespace.path.as_ref();

@@ -2,13 +2,14 @@
 //!
 //! `org.coracle.rootfs.lower` lists absolute layer directories, top first, separated by `:` (`\:` and `\\` stand
 //! for the characters themselves). `org.coracle.rootfs.upper-size` is the size in bytes of the tmpfs that takes
-//! the container's writes; without it, or with `root.readonly`, the root is read-only.
+//! the container's writes; without it, or with `root.readonly`, the root is read-only. With a user namespace the ids of
+//! the layers' files are those of the container.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::mount::options;
-use crate::mount::rootfs::{Root, Source};
+use crate::mount::rootfs::{Layers, Root, Source};
 use crate::spec::Spec;
 
 const LOWER: &str = "org.coracle.rootfs.lower";
@@ -43,10 +44,11 @@ pub(super) fn root(spec: &Spec, bundle: &Path) -> Result<Root> {
         Some(list) => {
             let upper_size = upper_size.filter(|_| !root.readonly);
             (
-                Source::Overlay {
+                Source::Overlay(Layers {
                     lower: parse_layers(list)?,
                     upper_size,
-                },
+                    id_map: super::mounts::container_mapping(spec),
+                }),
                 upper_size.is_none(),
             )
         }

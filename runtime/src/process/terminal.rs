@@ -4,23 +4,18 @@
 //! `--console-socket`, else to the runtime, which relays. The slave is taken from the master (`TIOCGPTPEER`), not by
 //! a path, so nothing in the image can stand in for it. Refuses a `ptmx` that is a symlink or not of a devpts.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, fchown, fcntl_getfl, fcntl_setfl, fstatfs, openat2};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
 use rustix::process::{Uid, ioctl_tiocsctty};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::descriptor;
 use crate::error::{Context, Error, Result};
 use crate::spec::ConsoleSize;
 
@@ -107,7 +102,8 @@ pub(crate) fn open(
         set_size(master.as_fd(), rows, columns).during("set process.consoleSize")?;
     }
     fchown(&slave, Some(Uid::from_raw(uid)), None).during("give the terminal to the user")?;
-    send(console, master.as_fd()).during("send the terminal over the console socket")?;
+    descriptor::send(console, master.as_fd(), PTMX.as_bytes())
+        .during("send the terminal over the console socket")?;
     Ok(slave)
 }
 
@@ -135,36 +131,9 @@ pub(super) fn do_not_wait(master: BorrowedFd<'_>) -> Result<(), Errno> {
     fcntl_setfl(master, fcntl_getfl(master)? | OFlags::NONBLOCK)
 }
 
-/// One message: the descriptor, and as data a name, without which no message would be sent.
-fn send(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(
-        socket,
-        &[IoSlice::new(PTMX.as_bytes())],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )
-    .map(drop)
-}
-
 /// Receives the master that [`open`] sent; `None` if the process died before.
 pub(crate) fn receive(socket: &UnixStream) -> Result<Option<OwnedFd>, Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; 64];
-    recvmsg(
-        socket.as_fd(),
-        &mut [IoSliceMut::new(&mut name)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    Ok(control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    }))
+    descriptor::receive(socket, &mut [0; 64]).map(|(_, master)| master)
 }
 
 #[cfg(test)]
@@ -201,15 +170,5 @@ mod tests {
             let checked = check(terminal, socket, detached);
             assert_eq!(checked.is_ok(), good, "{terminal} {socket} {detached}");
         }
-    }
-
-    #[test]
-    fn a_descriptor_arrives_on_the_other_side() {
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        send(&theirs, theirs.as_fd()).expect("sent");
-        assert!(receive(&ours).expect("received").is_some());
-        drop(theirs);
-        // The descriptor in flight was the last one of the other side.
-        assert!(receive(&ours).expect("the end").is_none());
     }
 }

@@ -25,6 +25,11 @@ fn perform(command: &[&str]) -> String {
             let bytes = vec![1; bytes.parse().expect("a number")];
             result(fs::write(path, bytes).map(|()| "ok".into()))
         }
+        ["rmdir", path] => result(fs::remove_dir(path).map(|()| "ok".into())),
+        ["chown", path, uid] => {
+            let uid = uid.parse().expect("a number");
+            result(std::os::unix::fs::chown(path, Some(uid), None).map(|()| "ok".into()))
+        }
         ["list", path] => result(fs::read_dir(path).map(|entries| {
             let mut names: Vec<_> = entries
                 .flatten()

@@ -9,6 +9,7 @@ mod harness;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod mapped;
 mod mounts;
 mod namespaces;
 mod network;

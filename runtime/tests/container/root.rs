@@ -11,7 +11,7 @@ const EROFS: &str = "errno 30";
 const ENOSPC: &str = "errno 28";
 
 /// Moves the root into a layer, and puts a second one with a file below it.
-fn with_layers(bundle: Bundle, upper_size: Option<u32>) -> Bundle {
+pub(crate) fn with_layers(bundle: Bundle, upper_size: Option<u32>) -> Bundle {
     let [top, bottom] = ["top:1", "bottom"].map(|name| bundle.directory.join(name));
     fs::rename(bundle.root(), &top).expect("moved");
     fs::create_dir_all(bundle.root()).expect("made");
