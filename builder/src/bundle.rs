@@ -3,7 +3,8 @@
 //! Nothing of an image's labels or annotations gets in here; only what the machine's file and the image's own
 //! process settings say.
 
-use config::spec::Workload;
+use config::boot::SECRETS_DIR;
+use config::spec::{SECRETS_PATH, Workload};
 use serde_json::{Value, json};
 
 use crate::seccomp;
@@ -195,6 +196,11 @@ fn mounts(workload: &Workload) -> Vec<Value> {
             &["bind", "ro", "nosuid", "noexec", "nodev"],
         ));
     }
+    if !workload.secrets.is_empty() {
+        let source = format!("{SECRETS_DIR}/{}", workload.name);
+        let options = ["bind", "ro", "nosuid", "noexec", "nodev"];
+        mounts.push(mount(SECRETS_PATH, "bind", &source, &options));
+    }
     for volume in &workload.volumes {
         let source = format!("{VOLUMES_DIR}/{}", volume.name);
         let access = if volume.read_only { "ro" } else { "rw" };
@@ -292,6 +298,21 @@ mod tests {
                 .is_none()
         );
         assert_eq!(json["root"]["readonly"], true);
+    }
+
+    #[test]
+    fn a_workload_sees_its_own_secrets_and_without_any_no_folder_of_them() {
+        let mounts = |extra| {
+            let json = config_json(&workload(extra), &process(0, vec![]), &[]);
+            let mounts = json["mounts"].as_array().unwrap().clone();
+            let secrets = mounts
+                .into_iter()
+                .find(|m| m["destination"] == SECRETS_PATH);
+            secrets.map(|m| (m["source"].clone(), m["options"][1].clone()))
+        };
+        assert_eq!(mounts(""), None);
+        let found = mounts("secrets = [{ name = \"key\" }]");
+        assert_eq!(found, Some((json!("/run/coracle/secrets/w"), json!("ro"))));
     }
 
     #[test]

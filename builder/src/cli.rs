@@ -106,6 +106,9 @@ pub struct Run {
     /// Reach the published port PUBLISHED at port HOST of this host instead (0: any free one).
     #[arg(long = "port", value_name = "PUBLISHED=HOST", value_parser = parse_port)]
     pub ports: Vec<(u16, u16)>,
+    /// Hand over the secret NAME of a workload: the content of FILE.
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    pub secrets: Vec<(String, PathBuf)>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show it as help")]
     pub choice: Choice,
@@ -140,6 +143,15 @@ fn parse_port(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
+fn parse_secret(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.to_owned(), file.into()))
+        }
+        _ => Err("write NAME=FILE, as in db-password=password.txt".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +168,14 @@ mod tests {
         for bad in ["", "Bad Name", "-oDir=x", "bash-"] {
             let mistake = parse_package(bad).unwrap_err();
             assert!(mistake.contains("is no Debian package name"), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn secret_pairs_are_checked() {
+        assert_eq!(parse_secret("a=b=c"), Ok(("a".into(), "b=c".into())));
+        for bad in ["a", "=b", "a="] {
+            assert!(parse_secret(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use config::boot::BootVolume;
+use config::boot::{BootSecret, BootVolume};
 use config::manifest::Text;
-use config::spec::{FileContent, KernelSource, Source, Spec, Workload};
+use config::spec::{File, FileContent, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 use config::{Diagnostic, linux};
 
 use crate::bundle::{self, Process, VOLUMES_DIR};
@@ -42,6 +42,18 @@ const INITRD_MODULES: [&str; 7] = [
 ];
 /// What the kernel counts the blocks of volumes with.
 const QUOTA_MODULE: &str = "quota_v2";
+/// Drivers of watchdog devices, as far as the kernel has them as modules; the kernel's own timer comes last, so that
+/// hardware, where there is some, is the first device.
+const WATCHDOG_MODULES: [&str; 6] = [
+    "wdat_wdt",
+    "i6300esb",
+    "lpc_ich",
+    "iTCO_wdt",
+    "sp5100_tco",
+    "softdog",
+];
+/// What shows the secrets that QEMU was given, as far as the kernel has it as a module.
+const SECRETS_MODULE: &str = "qemu_fw_cfg";
 /// What no workload waits for: the power button, and entropy from the host.
 const LATE_MODULES: [&str; 3] = ["button", "evdev", "virtio_rng"];
 
@@ -78,6 +90,8 @@ pub struct WorkloadInput {
     pub process: Process,
     /// Its volumes with their owners.
     pub volumes: Vec<BootVolume>,
+    /// Its secrets with their owners.
+    pub secrets: Vec<BootSecret>,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
 }
@@ -160,12 +174,20 @@ impl Sources<'_> {
             .files
             .contains_key(FAST_HASH)
             .then_some(FAST_HASH);
+        let watchdog = WATCHDOG_MODULES.into_iter().filter(|name| {
+            spec.watchdog_timeout.is_some() && kernel.modules.files.contains_key(*name)
+        });
+        let wants_secrets = spec.workloads.iter().any(|w| !w.secrets.is_empty());
+        let secrets = Some(SECRETS_MODULE)
+            .filter(|name| wants_secrets && kernel.modules.files.contains_key(*name));
         let stages = [
             fast_hash
                 .into_iter()
                 .chain(INITRD_MODULES)
                 .chain(spec.state_size.map(|_| QUOTA_MODULE))
                 .chain(names(&spec.initrd_modules))
+                .chain(watchdog)
+                .chain(secrets)
                 .collect::<Vec<_>>(),
             names(&spec.extra_modules).collect(),
             LATE_MODULES.to_vec(),
@@ -231,6 +253,7 @@ impl Sources<'_> {
         Ok(WorkloadInput {
             process: self.process(workload, &image, &user)?,
             volumes: self.volumes(spec, workload, &image, &user)?,
+            secrets: secrets(workload, &user),
             stop_signal: stop_signal(workload, &image),
             workload: workload.clone(),
             layers: image.layers,
@@ -264,9 +287,11 @@ impl Sources<'_> {
         })
     }
 
-    /// The layer of the file's own `files`, if there are any.
+    /// The layer of the file's own `files` and of the links to secrets at other places, if there are any.
     fn files(&self, workload: &Workload, image: &Image) -> Result<Option<Layer>, Failure> {
-        if workload.files.is_empty() {
+        let links = workload.secrets.iter().filter_map(link_to_secret);
+        let files: Vec<File> = workload.files.iter().cloned().chain(links).collect();
+        if files.is_empty() {
             return Ok(None);
         }
         let read = |text: &Text| {
@@ -276,14 +301,14 @@ impl Sources<'_> {
                 .map_err(|error| self.at(text, error))
         };
         let mut contents = Vec::new();
-        for file in &workload.files {
+        for file in &files {
             contents.push(match &file.content {
                 FileContent::Host(text) => Some(read(text)?),
                 FileContent::Text(text) => Some(Arc::from(text.as_bytes())),
                 FileContent::Link(_) => None,
             });
         }
-        file_layer(image, &workload.files, contents)
+        file_layer(image, &files, contents)
             .map(Some)
             .map_err(|error| {
                 Failure::work(
@@ -407,6 +432,9 @@ fn environment(workload: &Workload, image: &Image, user: &User) -> Vec<String> {
         DEFAULT_PATH.to_owned(),
         format!("HOME={}", user.home.as_deref().unwrap_or("/")),
     ];
+    if !workload.secrets.is_empty() {
+        env.push(format!("CREDENTIALS_DIRECTORY={SECRETS_PATH}"));
+    }
     let own = workload
         .env
         .iter()
@@ -423,6 +451,27 @@ fn environment(workload: &Workload, image: &Image, user: &User) -> Vec<String> {
 fn size_of_volume(spec: &Spec, name: &str) -> Option<u64> {
     let volumes = spec.workloads.iter().flat_map(|w| &w.volumes);
     volumes.filter(|v| v.name == name).find_map(|v| v.size)
+}
+
+/// A secret belongs to the user that the workload starts as.
+fn secrets(workload: &Workload, user: &User) -> Vec<BootSecret> {
+    let secret = |secret: &config::spec::Secret| BootSecret {
+        name: secret.name.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        mode: secret.mode.into(),
+        optional: secret.optional,
+    };
+    workload.secrets.iter().map(secret).collect()
+}
+
+/// An optional secret that has not come leaves a link to nothing.
+fn link_to_secret(secret: &config::spec::Secret) -> Option<File> {
+    Some(File {
+        path: secret.path.clone()?,
+        content: FileContent::Link(format!("{SECRETS_PATH}/{}", secret.name)),
+        mode: 0o777,
+    })
 }
 
 fn stop_signal(workload: &Workload, image: &Image) -> i32 {

@@ -4,12 +4,14 @@
 //! and the kernel's command line. Writing it is [`crate::disk`]'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Spec;
 use config::boot::{
     BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootInterface, BootPort, BootSpec, BootState, BootWorkload,
     STATE_TEMPLATE_PATH,
 };
+use config::ending::{FAILURE_WORD, FailurePolicy};
 use config::template::Template;
 use uuid::Uuid;
 
@@ -31,12 +33,11 @@ const MOST_OF_TEMPLATE: u64 = 128 << 20;
 const MOST_LAYERS: usize = 500;
 
 /// Words that every machine's command line has. `cryptomgr.notests` saves the kernel's self-tests of its crypto
-/// (over a third of a small guest's boot); `panic=10` reboots a machine that nobody watches; `no_timer_check` spares the
-/// test of the timer's wiring, which panics the guest of a busy host whose interrupts come late.
-const COMMAND_LINE: [&str; 5] = [
+/// (over a third of a small guest's boot); `no_timer_check` spares the test of the timer's wiring, which panics the guest
+/// of a busy host whose interrupts come late.
+const COMMAND_LINE: [&str; 4] = [
     "console=ttyS0",
     "quiet",
-    "panic=10",
     "cryptomgr.notests",
     "no_timer_check",
 ];
@@ -85,6 +86,7 @@ pub struct Plan {
     pub state_size: Option<u64>,
     /// All times in the image: seconds since the Unix epoch.
     pub epoch: i64,
+    failure: FailurePolicy,
     extra_words: Vec<String>,
 }
 
@@ -95,7 +97,7 @@ impl Plan {
     /// [`PlanError`].
     pub fn new(spec: &Spec, inputs: Inputs, epoch: i64) -> Result<Self, PlanError> {
         let os_release = os_release(spec);
-        let boot_spec = boot_spec(spec, &inputs);
+        let boot_spec = boot_spec(spec, &inputs, epoch);
         let mut root = base_root(&os_release)?;
         for module in inputs.root_modules.iter().chain(&inputs.late_modules) {
             root.put_file(
@@ -123,16 +125,21 @@ impl Plan {
             loader: inputs.efi.loader,
             state_size: spec.state_size,
             epoch,
+            failure: spec.failure,
             extra_words: spec.command_line.clone(),
         })
     }
 
     /// The kernel's command line for a root hash in hexadecimal.
     pub fn command_line(&self, root_hash: &str) -> String {
-        let hash = format!("roothash={root_hash}");
+        let own = [
+            format!("panic={}", self.failure.kernel_panic()),
+            format!("{FAILURE_WORD}={}", self.failure),
+            format!("roothash={root_hash}"),
+        ];
         let words: Vec<&str> = COMMAND_LINE
             .into_iter()
-            .chain([hash.as_str()])
+            .chain(own.iter().map(String::as_str))
             .chain(self.extra_words.iter().map(String::as_str))
             .collect();
         words.join(" ")
@@ -183,7 +190,7 @@ fn os_release(spec: &Spec) -> String {
     )
 }
 
-fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
+fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
     let paths = |modules: &[Module]| {
         modules
             .iter()
@@ -194,6 +201,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
         format: BOOT_SPEC_FORMAT,
         name: spec.name.clone(),
         version: spec.version.clone(),
+        epoch,
         hostname: spec.hostname.clone(),
         modules: paths(&inputs.root_modules),
         late_modules: paths(&inputs.late_modules),
@@ -204,6 +212,10 @@ fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
             on_damage: spec.on_damage,
         }),
         log: spec.log,
+        shutdown_timeout_ms: milliseconds(spec.shutdown_timeout),
+        watchdog_s: spec
+            .watchdog_timeout
+            .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
         interfaces: spec
             .interfaces
             .iter()
@@ -219,12 +231,12 @@ fn boot_spec(spec: &Spec, inputs: &Inputs) -> BootSpec {
 
 fn boot_workload(input: &WorkloadInput) -> BootWorkload {
     let workload = &input.workload;
-    let milliseconds = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     BootWorkload {
         name: workload.name.clone(),
         bundle: format!("{BUNDLES_DIR}/{}", workload.name),
         after: workload.after.clone(),
         volumes: input.volumes.clone(),
+        secrets: input.secrets.clone(),
         ports: workload
             .ports
             .iter()
@@ -240,6 +252,10 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
         stop_signal: input.stop_signal,
         stop_timeout_ms: milliseconds(workload.stop_timeout),
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Plain values without maps of other keys than strings: JSON takes them all.

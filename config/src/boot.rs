@@ -11,6 +11,9 @@ pub const BOOT_SPEC_PATH: &str = "/usr/lib/coracle/boot.json";
 /// Where the builder puts the [`Template`](crate::template::Template) of the state's file system.
 pub const STATE_TEMPLATE_PATH: &str = "/usr/lib/coracle/state.template";
 
+/// Where init puts secrets: a folder for each workload, with a file for each of its secrets.
+pub const SECRETS_DIR: &str = "/run/coracle/secrets";
+
 /// The only [`BootSpec::format`] this version writes and reads.
 pub const BOOT_SPEC_FORMAT: u32 = 1;
 
@@ -24,6 +27,8 @@ pub struct BootSpec {
     pub name: String,
     /// The image's version, as the user wrote it.
     pub version: String,
+    /// When the image was made, in seconds since 1970; 0 where nobody says.
+    pub epoch: i64,
     /// What `sethostname(2)` gets.
     pub hostname: String,
     /// Absolute paths of kernel modules in the root, in load order (dependencies first).
@@ -34,6 +39,10 @@ pub struct BootSpec {
     pub state: Option<BootState>,
     /// How much is kept of what the workloads print.
     pub log: BootLog,
+    /// How long all workloads together may take to stop before they are killed, in milliseconds.
+    pub shutdown_timeout_ms: u64,
+    /// The time within which the watchdog device wants to be fed, in seconds; `None`: none is used.
+    pub watchdog_s: Option<u32>,
     /// The network interfaces, in the order of the file.
     pub interfaces: Vec<BootInterface>,
     /// The workloads in start order: each one stands behind all that it comes `after`.
@@ -100,6 +109,8 @@ pub struct BootWorkload {
     pub after: Vec<String>,
     /// Volumes that must exist on the state partition before it starts.
     pub volumes: Vec<BootVolume>,
+    /// Secrets that must have come before it starts.
+    pub secrets: Vec<BootSecret>,
     /// Published ports.
     pub ports: Vec<BootPort>,
     /// What makes it ready.
@@ -134,6 +145,22 @@ pub struct BootVolume {
     pub project: u32,
     /// The most bytes that it may hold; `None`: as many as the partition has.
     pub size: Option<u64>,
+}
+
+/// A secret that a workload reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSecret {
+    /// Its name, by which the outside hands it over, and its file's name in the workload's folder.
+    pub name: String,
+    /// The machine's user that owns it.
+    pub uid: u32,
+    /// The machine's group that owns it.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// The workload starts without it, too.
+    pub optional: bool,
 }
 
 /// A port of a workload.

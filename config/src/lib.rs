@@ -7,11 +7,13 @@
 
 pub mod boot;
 pub mod diagnostic;
+pub mod ending;
 pub mod linux;
 pub mod log;
 pub mod manifest;
 mod mistakes;
 mod order;
+mod secret;
 pub mod spec;
 pub mod template;
 pub mod value;

@@ -32,6 +32,11 @@ pub struct Manifest {
     #[serde(default)]
     pub log: Log,
     #[serde(default)]
+    pub failure: Failure,
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    pub watchdog: Option<Watchdog>,
+    #[serde(default)]
     pub network: Network,
     #[serde(default)]
     pub workload: BTreeMap<Text, Workload>,
@@ -85,6 +90,28 @@ pub struct Log {
     pub memory: Option<Text>,
 }
 
+/// `[failure]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    pub action: Option<Text>,
+    pub delay: Option<Text>,
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    pub timeout: Option<Text>,
+}
+
+/// `[watchdog]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watchdog {
+    pub timeout: Text,
+}
+
 /// `[network]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +150,8 @@ pub struct Workload {
     pub volumes: Vec<Volume>,
     #[serde(default)]
     pub files: Vec<File>,
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
     pub memory: Option<Text>,
     pub cpus: Option<Spanned<f64>>,
     pub pids: Option<Spanned<i64>>,
@@ -158,6 +187,17 @@ pub struct File {
     pub source: Option<Text>,
     pub link: Option<Text>,
     pub mode: Option<Text>,
+}
+
+/// An entry of `secrets`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    pub name: Text,
+    pub path: Option<Text>,
+    pub mode: Option<Text>,
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// `health`.

@@ -2,15 +2,18 @@
 //! (does the image exist?) is the builder's to check, with the places kept here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::boot::{BootLog, OnDamage, Protocol};
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
+use crate::ending::{self, FAILURE_WORD, FailurePolicy};
 use crate::log;
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::order::start_order;
+pub use crate::secret::SECRETS_PATH;
 use crate::value::{self, Parsed};
-pub use crate::workload::{File, FileContent, Source, Volume, Workload};
+pub use crate::workload::{File, FileContent, Secret, Source, Volume, Workload};
 
 /// The kernel package of a file that names none.
 pub const DEFAULT_KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -19,7 +22,7 @@ pub const DEFAULT_KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 pub const LEAST_STATE_SIZE: u64 = 32 << 20;
 
 /// The command-line words that are the builder's own.
-const RESERVED_WORDS: [&str; 4] = ["roothash", "rdinit", "init", "root"];
+const RESERVED_WORDS: [&str; 5] = ["roothash", "rdinit", "init", "root", FAILURE_WORD];
 
 /// A validated machine.
 #[derive(Debug, Clone)]
@@ -48,6 +51,12 @@ pub struct Spec {
     pub log: BootLog,
     /// What happens to a state partition that cannot be mounted.
     pub on_damage: OnDamage,
+    /// What the machine does when it cannot go on.
+    pub failure: FailurePolicy,
+    /// How long all workloads together may take to stop.
+    pub shutdown_timeout: Duration,
+    /// The time within which the watchdog device wants to be fed; `None`: none is used.
+    pub watchdog_timeout: Option<Duration>,
     /// The hostname.
     pub hostname: String,
     /// Network interfaces.
@@ -122,6 +131,14 @@ impl Spec {
                 .as_ref()
                 .and_then(|state| mistakes.take_some(state.on_damage.as_ref(), on_damage))
                 .unwrap_or(OnDamage::Keep),
+            failure: FailurePolicy::new(&manifest.failure, &mut mistakes),
+            shutdown_timeout: mistakes
+                .take_some(manifest.shutdown.timeout.as_ref(), value::duration)
+                .unwrap_or(ending::DEFAULT_SHUTDOWN_TIMEOUT),
+            watchdog_timeout: mistakes.take_some(
+                manifest.watchdog.as_ref().map(|watchdog| &watchdog.timeout),
+                ending::watchdog_timeout,
+            ),
             hostname: mistakes
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),
@@ -229,7 +246,11 @@ fn command_line_word(text: &Text) -> Parsed<String> {
             text.span(),
             format!("`{word}`: `{key}` is set by the builder"),
         )
-        .hint("remove it: the root is found by its dm-verity hash"));
+        .hint(if key == FAILURE_WORD {
+            "remove it, and say in [failure] what the machine does when it cannot go on"
+        } else {
+            "remove it: the root is found by its dm-verity hash"
+        }));
     }
     Ok(word)
 }

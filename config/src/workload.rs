@@ -11,6 +11,8 @@ use crate::linux;
 use crate::log;
 use crate::manifest::{self, Text};
 use crate::mistakes::Mistakes;
+use crate::secret;
+pub use crate::secret::Secret;
 use crate::value::{self, Parsed, Port};
 
 /// How often a health check runs if the file does not say.
@@ -49,6 +51,8 @@ pub struct Workload {
     pub volumes: Vec<Volume>,
     /// Files laid over its root.
     pub files: Vec<File>,
+    /// Secrets that it reads.
+    pub secrets: Vec<Secret>,
     /// The memory limit in bytes.
     pub memory: Option<u64>,
     /// The processor limit in thousandths of one processor.
@@ -154,6 +158,7 @@ impl Workload {
                 .iter()
                 .filter_map(|f| mistakes.take(file(f)))
                 .collect(),
+            secrets: secret::secrets(from, mistakes),
             memory: mistakes.take_some(from.memory.as_ref(), memory),
             cpu_millis: from
                 .cpus
@@ -375,6 +380,7 @@ fn check_unique_paths(from: &manifest::Workload, mistakes: &mut Mistakes) {
         .iter()
         .map(|v| &v.path)
         .chain(from.files.iter().map(|f| &f.path))
+        .chain(from.secrets.iter().filter_map(|s| s.path.as_ref()))
     {
         if !seen.insert(path.get_ref()) {
             mistakes.push(

@@ -247,6 +247,36 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &["`roothash` is set by the builder"],
     ),
     (
+        "package =",
+        "command_line = [\"coracle.failure=halt,1s\"]\npackage =",
+        &["`coracle.failure` is set by the builder", "[failure]"],
+    ),
+    (
+        "[state]",
+        "[failure]\naction = \"restart\"\n[state]",
+        &[
+            "`restart` is nothing that a machine can do",
+            "one of `reboot`, `poweroff`, `halt`",
+            "os.toml:9:10",
+        ],
+    ),
+    (
+        "[state]",
+        "[failure]\ndelay = \"10\"\n[state]",
+        &["`10` is no duration"],
+    ),
+    (
+        "[state]",
+        "[shutdown]\ntimout = \"10s\"\n[state]",
+        &["unknown key `timout`", "did you mean `timeout`?"],
+    ),
+    ("[state]", "[watchdog]\n[state]", &["missing key `timeout`"]),
+    (
+        "[state]",
+        "[watchdog]\ntimeout = \"1500ms\"\n[state]",
+        &["`1500ms` is no time for a watchdog", "from 2s to 600s"],
+    ),
+    (
         "http = \"http://:80/\"",
         "http = \"https://:80/\"",
         &["is no URL for a health check"],
@@ -280,6 +310,34 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         "memory =",
         "pids = 0\nmemory =",
         &["processes are out of range"],
+    ),
+    (
+        "memory =",
+        "secrets = [{ name = \"a/b\" }]\nmemory =",
+        &["`a/b` is no name of a secret", "1 to 28 letters"],
+    ),
+    (
+        "memory =",
+        "secrets = [{ name = \"a\" }, { name = \"a\" }]\nmemory =",
+        &["`a` is there already"],
+    ),
+    (
+        "memory =",
+        "secrets = [{ name = \"a\", path = \"/run/secrets/b\" }]\nmemory =",
+        &[
+            "no secret can be at `/run/secrets/b`",
+            "at /run/secrets/a if",
+        ],
+    ),
+    (
+        "memory =",
+        "secrets = [{ name = \"a\", mode = \"0600\" }]\nmemory =",
+        &["`0600` is no mode for a secret"],
+    ),
+    (
+        "path = \"/data\" }]",
+        "path = \"/data\" }]\nsecrets = [{ name = \"a\", path = \"/data\" }]",
+        &["`/data` is taken already"],
     ),
     (
         "memory =",

@@ -1,6 +1,8 @@
 //! The kernel command line, parsed as the kernel does: words split at spaces, double quotes keep spaces.
 //!
-//! Pure: takes text, gives values. Anything but `roothash=` is left to the kernel and to workloads.
+//! Pure: takes text, gives values. Anything but `roothash=` and `coracle.failure=` is left to the kernel.
+
+use config::ending::{FAILURE_WORD, FailurePolicy};
 
 /// The SHA-256 root hash of the verified root.
 pub type RootHash = [u8; 32];
@@ -37,6 +39,22 @@ pub fn root_hash(cmdline: &str) -> Result<RootHash, CmdlineError> {
         found = Some(hash);
     }
     found.ok_or(CmdlineError::Missing)
+}
+
+/// The policy of `coracle.failure=`; the last one counts.
+///
+/// # Errors
+/// The word whose value is no policy.
+pub fn failure_policy(cmdline: &str) -> Result<Option<FailurePolicy>, String> {
+    let of_policy = |word: &String| {
+        let value = word.strip_prefix(FAILURE_WORD)?.strip_prefix('=')?;
+        Some(
+            value
+                .parse()
+                .map_err(|_| word.chars().take(80).collect::<String>()),
+        )
+    };
+    words(cmdline).iter().rev().find_map(of_policy).transpose()
 }
 
 /// The words before a lone `--`, which ends the kernel's part; quotes are taken off.
@@ -90,6 +108,28 @@ mod tests {
             format!("roothash={HASH} roothash={HASH}"),
         ] {
             assert_eq!(root_hash(&line).unwrap()[..3], [0x00, 0x11, 0x22], "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_policy_counts() {
+        let policy = |line: &str| failure_policy(line).map(|found| found.map(|p| p.to_string()));
+        let cases = [
+            ("quiet xcoracle.failure=halt,1s", Ok(None)),
+            ("coracle.failure=halt,1s quiet", Ok(Some("halt,1s"))),
+            (
+                "coracle.failure=halt,1s coracle.failure=reboot,2s",
+                Ok(Some("reboot,2s")),
+            ),
+            ("coracle.failure=never", Err("coracle.failure=never")),
+        ];
+        for (line, expected) in cases {
+            let found = policy(line);
+            assert_eq!(
+                found.as_ref().map(Option::as_deref).map_err(String::as_str),
+                expected,
+                "{line}"
+            );
         }
     }
 

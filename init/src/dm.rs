@@ -1,6 +1,6 @@
 //! Device mapper: one read-only target by three ioctls (`struct dm_ioctl`, interface version 4).
 //!
-//! Makes, loads and resumes a device; renames, removes and waits for nothing.
+//! Makes, loads, resumes and removes a device; renames and waits for nothing.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,6 +24,7 @@ const fn request(number: u32) -> u32 {
 }
 
 const DEV_CREATE: u32 = request(3);
+const DEV_REMOVE: u32 = request(4);
 const DEV_SUSPEND: u32 = request(6);
 const TABLE_LOAD: u32 = request(9);
 
@@ -84,6 +85,14 @@ impl DeviceMapper {
         // Suspend without DM_SUSPEND_FLAG is resume: it makes the loaded table the active one.
         self.ioctl("activate", DEV_SUSPEND, name, &mut message(name, 0, 0))?;
         Ok(minor)
+    }
+
+    /// Removes a device that nothing holds open.
+    ///
+    /// # Errors
+    /// [`DmError::Ioctl`].
+    pub fn remove(&self, name: &str) -> Result<(), DmError> {
+        self.ioctl("remove", DEV_REMOVE, name, &mut message(name, 0, 0))
     }
 
     fn ioctl(

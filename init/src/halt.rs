@@ -1,24 +1,19 @@
-//! The ways in which the machine ends: off, rebooted, or off because something was refused.
+//! The ways in which the machine ends: off, started again, or standing still.
 //!
-//! Whatever led here, the console's last line is out before the power goes, and nothing here returns.
+//! Whatever led here, the console's last line is out before the power goes, and nothing here returns or waits for
+//! ever: not for a console that takes nothing, and not for a disk that does not answer.
 
-use std::fmt;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::Console;
+use crate::sys;
 
 /// How long a slow console may take for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
-/// Kernel messages shown beside a refusal.
-const HINTS: usize = 6;
-/// The kernel's log and init's clock differ by some milliseconds.
-const CLOCK_SLACK: Duration = Duration::from_millis(100);
-/// `KERN_WARNING` of syslog(2): this and what is worse is worth a hint.
-const WARNING: u32 = 4;
+/// How long disks may take to write what is still in memory.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the machine does after everything is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +26,24 @@ pub enum Ending {
     Halt,
 }
 
+impl Ending {
+    /// The name of the last stage.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PowerOff => "poweroff",
+            Self::Reboot => "reboot",
+            Self::Halt => "halt",
+        }
+    }
+}
+
 /// Ends the machine. What was printed is on the wire first.
 pub fn end(console: &mut Console, ending: Ending) -> ! {
-    rustix::fs::sync();
-    console.drain(LAST_LINES);
+    if !sync() {
+        console.say("a disk does not answer: not all is written");
+    }
+    drain(console);
     let command = match ending {
         Ending::PowerOff => RebootCommand::PowerOff,
         Ending::Reboot => RebootCommand::Restart,
@@ -45,82 +54,31 @@ pub fn end(console: &mut Console, ending: Ending) -> ! {
     console.say(format_args!(
         "the machine does not end: {error:?}; it is safe to switch it off"
     ));
-    console.drain(LAST_LINES);
+    drain(console);
     let _ = reboot(RebootCommand::Halt);
     loop {
         std::thread::park();
     }
 }
 
-/// Says `refused: REASON` with the kernel's last warnings and powers off. State must be unmounted before.
-pub fn refuse(console: &mut Console, reason: impl fmt::Display) -> ! {
-    console.say(format_args!("refused: {reason}"));
-    for hint in kernel_warnings(console.opened().saturating_sub(CLOCK_SLACK)) {
-        console.say(format_args!("kernel: {hint}"));
-    }
-    end(console, Ending::PowerOff)
+/// Gives the console the time for its last lines.
+pub fn drain(console: &mut Console) {
+    console.drain(LAST_LINES);
 }
 
-/// The last warnings of the kernel's log since then.
-fn kernel_warnings(since: Duration) -> Vec<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else {
-        return Vec::new();
+/// Writes out what is in memory. A disk that does not answer would hold this process up for ever, so a child waits for
+/// it; `false` if that took too long.
+#[must_use]
+pub fn sync() -> bool {
+    let write = || {
+        rustix::fs::sync();
+        0
     };
-    let mut warnings = Vec::new();
-    let mut record = [0_u8; 8192];
-    loop {
-        match rustix::io::read(&log, &mut record) {
-            Ok(0) => break,
-            Ok(size) => warnings.extend(parse_warning(&record[..size], since)),
-            // EPIPE: records were overwritten while reading; the next read goes on behind them.
-            Err(Errno::PIPE | Errno::INTR) => {}
-            Err(_) => break,
-        }
-    }
-    warnings.split_off(warnings.len().saturating_sub(HINTS))
-}
-
-/// `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT` and then dictionary lines.
-fn parse_warning(record: &[u8], since: Duration) -> Option<String> {
-    let record = String::from_utf8_lossy(record);
-    let (head, text) = record.split_once(';')?;
-    let mut fields = head.split(',');
-    let priority: u32 = fields.next()?.parse().ok()?;
-    let at = Duration::from_micros(fields.nth(1)?.parse().ok()?);
-    (priority & 7 <= WARNING && at >= since)
-        .then(|| text.lines().next().unwrap_or_default().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_warnings_and_worse_are_hints() {
-        let since = Duration::from_micros(3000);
-        let cases = [
-            (
-                "3,100,5000,-;virtio_blk: broken\n SUBSYSTEM=pci\n",
-                Some("virtio_blk: broken"),
-            ),
-            ("4,1,3000,-;warned\n", Some("warned")),
-            ("6,1,2,-;just information\n", None),
-            (
-                "12,1,3000,-;warned by a program\n",
-                Some("warned by a program"),
-            ),
-            ("30,1,2,-;told by a daemon\n", None),
-            ("4,1,2999,-;warned before\n", None),
-            ("garbage", None),
-            ("x,1;y", None),
-        ];
-        for (record, expected) in cases {
-            assert_eq!(
-                parse_warning(record.as_bytes(), since).as_deref(),
-                expected,
-                "{record}"
-            );
+    match sys::fork(write) {
+        Ok(child) => sys::wait_for(child, SYNC_LIMIT).is_some(),
+        Err(_) => {
+            rustix::fs::sync();
+            true
         }
     }
 }

@@ -17,22 +17,34 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount, mount_move};
 
 use crate::cmdline::{self, RootHash};
 use crate::console::Console;
 use crate::disks::{PartitionDevice, Survey};
 use crate::dm::DeviceMapper;
+use crate::failure::Refusal;
 use crate::gpt::Guid;
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
-use crate::{ROOT_DEVICE_NAME, describe, halt, modules, mounts, readahead, runtime_file};
+use crate::{
+    ROOT_DEVICE_NAME, describe, failure, modules, mounts, readahead, release, runtime_file,
+};
 
 const MODULE_LIST: &str = "/modules.load";
 const NEW_ROOT: &str = "/sysroot";
 /// How long slow disks (USB, SCSI) may take to appear.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What helps, by what failed.
+const NO_KERNEL_FILES: &str = "use another kernel: this one lacks what every program expects";
+const WRONG_COMMAND_LINE: &str = "boot the image's own UKI: its command line has the root's hash";
+const NO_DISK: &str = "connect the disk, write the whole image to it, and name its driver in initrd_modules of [kernel]";
+/// See [`NO_DISK`].
+pub(crate) const DAMAGED: &str =
+    "the disk is damaged or was changed: write the image to it anew, or replace it";
 
 type Failure = Box<dyn Error>;
 
@@ -44,28 +56,37 @@ pub fn run() -> (Console, UeventSocket) {
     sys::mark(Stage::Initramfs);
     console.say("stage initramfs");
     let entered = mounted
-        .map_err(Failure::from)
+        .map_err(Refusal::with_hint(NO_KERNEL_FILES))
         .and_then(|()| enter_root(&mut console));
     match entered {
         Ok(uevents) => (console, uevents),
-        Err(failure) => halt::refuse(&mut console, describe(failure.as_ref())),
+        Err(refusal) => failure::refuse(&mut console, refusal),
     }
 }
 
-fn enter_root(console: &mut Console) -> Result<UeventSocket, Failure> {
-    let root_hash = cmdline::root_hash(&fs::read_to_string("/proc/cmdline")?)?;
+fn enter_root(console: &mut Console) -> Result<UeventSocket, Refusal> {
+    let words = fs::read_to_string("/proc/cmdline").map_err(Refusal::with_hint(NO_KERNEL_FILES))?;
+    match cmdline::failure_policy(&words) {
+        Ok(policy) => failure::set_policy(policy.unwrap_or_default()),
+        Err(word) => console.say(format_args!(
+            "{word} on the kernel command line is no policy"
+        )),
+    }
+    let root_hash = cmdline::root_hash(&words).map_err(Refusal::with_hint(WRONG_COMMAND_LINE))?;
     // Open before the modules are loaded, so that no device can appear unseen.
     let uevents =
         UeventSocket::open().map_err(|error| format!("cannot listen for devices: {error}"))?;
     load_modules(console);
-    let (data, hash) = find_root_partitions(&root_hash, &uevents)?;
-    let device = set_up_verity(&data, &hash, &root_hash)?;
-    mount_root(&device).map_err(|error| explain_corruption(error, &uevents))?;
+    let (data, hash) =
+        find_root_partitions(&root_hash, &uevents).map_err(Refusal::with_hint(NO_DISK))?;
+    let device = set_up_verity(&data, &hash, &root_hash).map_err(Refusal::with_hint(DAMAGED))?;
+    mount_root(&device)
+        .map_err(|error| Refusal::with_hint(DAMAGED)(explain_corruption(error, &uevents)))?;
     sys::mark(Stage::Root);
     console.say("stage root");
     runtime_file::keep(runtime_file::IN_INITRAMFS)
         .map_err(|error| format!("cannot keep the runtime: {error}"))?;
-    switch_root()?;
+    switch_root().map_err(Refusal::with_hint(NO_KERNEL_FILES))?;
     Ok(uevents)
 }
 
@@ -177,6 +198,8 @@ pub fn corruption_message(block: &CorruptBlock) -> String {
 
 /// Moves the mounts over, frees the initramfs and makes the verified root the root of everything.
 fn switch_root() -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    release::remember(rustix::fs::open("/", flags, Mode::empty())?);
     for directory in ["/dev", "/proc", "/sys"] {
         mount_move(directory, format!("{NEW_ROOT}{directory}")).map_err(|errno| {
             format!(

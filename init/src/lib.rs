@@ -7,10 +7,12 @@
 
 pub mod buttons;
 pub mod children;
+pub mod clock;
 pub mod cmdline;
 pub mod console;
 pub mod disks;
 pub mod dm;
+pub mod failure;
 pub mod gpt;
 pub mod halt;
 pub mod initramfs;
@@ -24,14 +26,18 @@ pub mod net;
 pub mod panic;
 pub mod probe;
 pub mod readahead;
+pub mod release;
 pub mod runtime_file;
+pub mod secrets;
 pub mod shutdown;
+pub mod smbios;
 pub mod state;
 pub mod supervise;
 pub mod sys;
 pub mod system;
 pub mod uevent;
 pub mod verity;
+pub mod watchdog;
 pub mod workload;
 
 use std::error::Error;

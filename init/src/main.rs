@@ -13,7 +13,7 @@ fn main() {
         }
         std::process::exit(status);
     }
-    panic::install_handler();
+    panic::install_handlers();
     let (console, uevents) = initramfs::run();
     system::run(console, Some(uevents))
 }

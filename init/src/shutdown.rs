@@ -1,18 +1,31 @@
-//! The end of the second life, after the workloads are down: the last processes, the state partition, power.
+//! The end of the second life, after the workloads are down: the last processes, the state partition, the root, power.
+//!
+//! Each step has its time and is told when it takes longer, and the next one is done all the same: a machine that was
+//! asked to end does. What can block for good (a disk that does not answer) is done by a child that is left behind.
 
+use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::process::{WaitOptions, wait};
 
 use crate::halt::{self, Ending};
 use crate::machine::Machine;
+use crate::state::State;
 use crate::sys::{self, Stage};
+use crate::watchdog::Watchdog;
+use crate::{clock, release};
 
 /// How long processes that are nobody's workload may take after SIGTERM, and again after SIGKILL.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the state may take to be written and unmounted.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(20);
+/// How often the watchdog is fed meanwhile.
+const FEED_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Ends everything that still runs, unmounts the state, says so, and ends the machine.
+/// Ends everything that still runs, unmounts the state, closes the root, says so, and ends the machine.
 pub fn finish(mut machine: Machine, ending: Ending) -> ! {
     machine.network.stop();
     if !end_processes(libc::SIGTERM) {
@@ -29,21 +42,70 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
         machine.close_outputs(id);
     }
     unmount_state(&mut machine);
+    if let Some(watchdog) = machine.watchdog.take() {
+        watchdog.disarm();
+    }
+    let mut console = machine.give_up_all();
+    match release::close_root() {
+        Ok(()) => console.say("root closed"),
+        Err(reason) => console.say(format_args!("root not closed: {reason}")),
+    }
     sys::mark(Stage::PowerOff);
-    machine.console.say("stage poweroff");
-    halt::end(&mut machine.console, ending)
+    console.say(format_args!("stage {}", ending.name()));
+    halt::end(&mut console, ending)
 }
 
 /// Writes everything out and unmounts the state partition, and says how that went.
 pub fn unmount_state(machine: &mut Machine) {
     machine.finish_log();
     if let Ok(Some(state)) = &machine.state {
-        state.save_seed();
-        rustix::fs::sync();
-        match state.unmount() {
-            Ok(()) => machine.console.say("state unmounted clean"),
-            Err(text) => machine.console.say(text),
+        let text = unmount(state, machine.watchdog.as_ref()).err();
+        let text = text.unwrap_or_else(|| "state unmounted clean".to_owned());
+        machine.console.say(text);
+    }
+}
+
+/// A disk may take long; that is no stall of this process.
+fn wait_for(child: i32, watchdog: Option<&Watchdog>) -> Option<i32> {
+    let deadline = Instant::now() + UNMOUNT_LIMIT;
+    loop {
+        if let Some(watchdog) = watchdog {
+            watchdog.feed();
         }
+        let status = sys::wait_for(child, FEED_INTERVAL);
+        if status.is_some() || Instant::now() >= deadline {
+            return status;
+        }
+    }
+}
+
+fn unmount(state: &State, watchdog: Option<&Watchdog>) -> Result<(), String> {
+    let Ok((answer, question)) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC) else {
+        return state.unmount();
+    };
+    let work = || {
+        state.save_seed();
+        clock::save(&state.mount_point);
+        rustix::fs::sync();
+        let Err(text) = state.unmount() else { return 0 };
+        let _ = rustix::io::write(&question, text.as_bytes());
+        1
+    };
+    let Ok(child) = sys::fork(work) else {
+        return state.unmount();
+    };
+    match wait_for(child, watchdog) {
+        Some(0) => Ok(()),
+        Some(_) => {
+            drop(question);
+            let mut text = String::new();
+            let _ = File::from(answer).read_to_string(&mut text);
+            Err(text)
+        }
+        None => Err(format!(
+            "state not unmounted: its disk does not answer within {} s; it will replay its journal",
+            UNMOUNT_LIMIT.as_secs()
+        )),
     }
 }
 

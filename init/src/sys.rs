@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::pipe::PipeFlags;
 
@@ -91,19 +92,169 @@ pub fn catch_signals(signals: &[i32]) -> io::Result<OwnedFd> {
     // The handler needs the descriptor as long as the process lives.
     SIGNAL_PIPE.store(write.into_raw_fd(), Ordering::Relaxed);
     for &signal in signals {
-        // SAFETY: the struct is plain data, zero is valid for each field, and the handler has the type
-        // that a sigaction without SA_SIGINFO calls.
-        let result = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = note_signal as extern "C" fn(libc::c_int) as usize;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        install_handler(signal, note_signal, libc::SA_RESTART)?;
     }
     Ok(read)
+}
+
+/// Has `handler` called for the signals that a fault of this program raises (SIGSEGV, SIGBUS, SIGILL, SIGFPE,
+/// SIGABRT), on a stack of its own, as this one may have overflown. A fault within it is left to the kernel.
+///
+/// # Errors
+/// None that Linux has for these signals.
+pub fn catch_fatal_signals(handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
+    /// The kernel's frame takes up to 11 KiB of it (x86-64 with all its extensions).
+    const STACK: usize = 64 << 10;
+    let stack = libc::stack_t {
+        ss_sp: Box::leak(Box::<[u8]>::from(vec![0; STACK]))
+            .as_mut_ptr()
+            .cast(),
+        ss_flags: 0,
+        ss_size: STACK,
+    };
+    // SAFETY: the memory is as large as it says and is never given back.
+    if unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = libc::SA_ONSTACK | libc::SA_RESETHAND | libc::SA_NODEFER;
+    let signals = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGABRT,
+    ];
+    signals
+        .into_iter()
+        .try_for_each(|signal| install_handler(signal, handler, flags))
+}
+
+fn install_handler(
+    signal: i32,
+    handler: extern "C" fn(libc::c_int),
+    flags: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the struct is plain data, zero is valid for each field, and the handler has the type that a sigaction
+    // without SA_SIGINFO calls.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = flags;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Runs `work` in a child process, for what may never come back; its value is the exit status. Returns the child's id.
+///
+/// The child is a copy that shares nothing with this process but its open files. By the bare system call: so it may be
+/// called in a signal handler.
+///
+/// # Errors
+/// When the kernel has no process to give.
+pub fn fork(work: impl FnOnce() -> i32) -> io::Result<i32> {
+    // SAFETY: clone(2) without flags but the signal of its end is fork(2): no memory is shared. PID 1 has one thread,
+    // so no lock can be held by another one in the copy.
+    let id = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    match id {
+        0 => {
+            let status = work();
+            // SAFETY: _exit(2) ends the child without running what the parent has to run at its own end.
+            unsafe { libc::_exit(status) }
+        }
+        id if id > 0 => Ok(i32::try_from(id).expect("a process id fits an i32")),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits for a child, at most for `limit`; its exit status (128 and more when a signal ended it), or `None` when it did
+/// not end in time.
+pub fn wait_for(child: i32, limit: Duration) -> Option<i32> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid(2) writes one integer, which outlives the call.
+        let id = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if id == child {
+            return Some(if libc::WIFEXITED(status) {
+                libc::WEXITSTATUS(status)
+            } else {
+                128 + libc::WTERMSIG(status)
+            });
+        }
+        let interrupted = id < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
+        if id < 0 && !interrupted {
+            return Some(255);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Sets a watchdog device's time in seconds (`WDIOC_SETTIMEOUT`); returns the one that it took.
+///
+/// # Errors
+/// `EINVAL` for a time that it does not have, `EOPNOTSUPP` when its time is fixed.
+pub fn watchdog_timeout(device: BorrowedFd<'_>, seconds: u32) -> io::Result<u32> {
+    const SET_TIMEOUT: libc::Ioctl = 0xc004_5706;
+    let mut value = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads and writes one integer, which outlives the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), SET_TIMEOUT, &raw mut value) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(u32::try_from(value).unwrap_or(seconds))
+    }
+}
+
+/// A watchdog device's name (`WDIOC_GETSUPPORT`).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn watchdog_name(device: BorrowedFd<'_>) -> io::Result<String> {
+    /// `struct watchdog_info` of linux/watchdog.h.
+    #[repr(C)]
+    struct Information {
+        options: u32,
+        firmware_version: u32,
+        identity: [u8; 32],
+    }
+    const GET_SUPPORT: libc::Ioctl = 0x8028_5700;
+    let mut information = Information {
+        options: 0,
+        firmware_version: 0,
+        identity: [0; 32],
+    };
+    // SAFETY: the struct has the kernel's layout and outlives the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), GET_SUPPORT, &raw mut information) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = information.identity.split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+}
+
+/// How many bytes a terminal's driver has not given to its port yet (`TIOCOUTQ`).
+///
+/// # Errors
+/// `ENOTTY` for what is no terminal.
+pub fn output_queue(terminal: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, which outlives the call.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
 }
 
 /// Sends any signal by its number, real-time ones too. `pid` -1 reaches every process but this one.

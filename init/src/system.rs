@@ -11,35 +11,27 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use crate::console::Console;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::net::{self, netlink};
 use crate::state::{self, State};
 use crate::sys::{self, Stage};
 use crate::uevent::UeventSocket;
-use crate::{describe, halt, modules, mounts};
+use crate::{clock, describe, failure, modules, mounts, panic};
 
-/// The signals that mean something to PID 1.
-const SIGNALS: [i32; 5] = [
-    libc::SIGCHLD,
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
 /// The most descriptors that a process may ask for.
 const DESCRIPTORS: u64 = 524_288;
 
 /// Runs the second life.
 pub fn run(mut console: Console, uevents: Option<UeventSocket>) -> ! {
     // Before anything can go wrong or be pressed.
-    let signals = sys::catch_signals(&SIGNALS);
+    let signals = sys::catch_signals(&machine::signals());
     let _ = reboot(RebootCommand::CadOff);
     prepare_mounts(&mut console);
     sys::mark(Stage::System);
     console.say("stage system");
-    let spec = read_spec().unwrap_or_else(|reason| halt::refuse(&mut console, reason));
+    let spec = read_spec().unwrap_or_else(|reason| failure::refuse(&mut console, reason));
     let signals = signals
-        .unwrap_or_else(|error| halt::refuse(&mut console, format_args!("no signals: {error}")));
+        .unwrap_or_else(|error| failure::refuse(&mut console, format!("no signals: {error}")));
     console.write_some();
     supervise(console, &spec, signals, uevents)
 }
@@ -58,11 +50,18 @@ fn supervise(
     if let Err(reason) = state::settle_machine_id(mounted) {
         console.say(reason);
     }
+    let mount_point = mounted.map(|state| state.mount_point.as_str());
+    clock::set(spec.epoch, mount_point, &mut console);
     match Machine::new(console, spec, state, signals, uevents) {
-        Ok(machine) => machine.run(),
-        Err(errno) => halt::refuse(
+        Ok(mut machine) => {
+            if let Some(seconds) = spec.watchdog_s {
+                machine.arm_watchdog(seconds);
+            }
+            machine.run()
+        }
+        Err(errno) => failure::refuse(
             &mut Console::open(),
-            format_args!("nothing can be waited for: {errno}"),
+            format!("nothing can be waited for: {errno}"),
         ),
     }
 }
@@ -139,12 +138,13 @@ fn mount_state(
         Ok(state) => {
             sys::mark(Stage::State);
             console.say("stage state");
+            panic::use_state(&state.mount_point, console);
             Ok(Some(state))
         }
         Err(error) => {
             let reason = describe(&error);
             if wanted.on_damage == OnDamage::Halt {
-                halt::refuse(console, format_args!("no state: {reason}"));
+                failure::refuse(console, format!("no state: {reason}"));
             }
             console.say(format_args!(
                 "no state: {reason}; workloads with volumes will not start"

@@ -87,21 +87,50 @@ fn copy_uki(case: &Case, image: &Image) -> Result<PathBuf> {
 /// # Errors
 /// If `rustc` or `cpio` fails.
 pub fn floor_initrd(case: &Case) -> Result<PathBuf> {
-    let root = case.path("floor");
+    program_initrd(case, "floor", "init")
+}
+
+impl BootFiles {
+    /// The same machine with something wrong with PID 1 (see `saboteur/init.rs`).
+    ///
+    /// # Errors
+    /// If `rustc`, `cpio` or `sh` fails.
+    pub fn sabotaged(&self, case: &Case, what: &str) -> Result<Self> {
+        let more = program_initrd(case, "saboteur", "saboteur")?;
+        let initrd = case.path(format!("{what}.initrd"));
+        // The kernel unpacks archives one behind the other, each at a multiple of four bytes.
+        run_tool("sh", |sh| {
+            sh.args([
+                "-c",
+                "cp \"$0\" \"$2\" && truncate -s %4 \"$2\" && cat \"$1\" >>\"$2\"",
+            ])
+            .args([&self.initrd, &more, &initrd])
+        })?;
+        Ok(Self {
+            cmdline: format!("{} rdinit=/saboteur -- {what}", self.cmdline),
+            ..self.with_initrd(initrd)
+        })
+    }
+}
+
+/// An archive with one static program, compiled here from `FOLDER/init.rs`.
+fn program_initrd(case: &Case, folder: &str, name: &str) -> Result<PathBuf> {
+    let root = case.path(folder);
     std::fs::create_dir_all(&root)?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("floor/init.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{folder}/init.rs"));
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     run_tool(rustc, |rustc| {
         rustc
             .args(["--edition=2024", "-Copt-level=s", "-Cpanic=abort"])
             .args(["-Cstrip=symbols", "-Ctarget-feature=+crt-static", "-o"])
-            .arg(root.join("init"))
+            .arg(root.join(name))
             .arg(source)
     })?;
-    let initrd = case.path("floor.cpio");
+    let initrd = case.path(format!("{folder}.cpio"));
     run_tool("sh", |sh| {
-        sh.args(["-c", "echo init | cpio --quiet -o -H newc >\"$0\""])
+        sh.args(["-c", "echo \"$1\" | cpio --quiet -o -H newc >\"$0\""])
             .arg(&initrd)
+            .arg(name)
             .current_dir(&root)
     })?;
     Ok(initrd)

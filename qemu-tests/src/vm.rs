@@ -287,12 +287,33 @@ impl Vm {
         answer.map_err(|error| self.error(format!("GET {path} on port {guest_port}: {error:#}")))
     }
 
+    /// Presses the power button.
+    ///
+    /// # Errors
+    /// If QEMU does not take it.
+    pub fn press_power_button(&mut self) -> Result<()> {
+        self.execute("system_powerdown")
+    }
+
+    /// Presses keys of the keyboard together, by QEMU's names (`ctrl`, `alt`, `delete`).
+    ///
+    /// # Errors
+    /// If QEMU does not take it.
+    pub fn press_keys(&mut self, keys: &[&str]) -> Result<()> {
+        let key = |name: &&str| format!("{{\"type\": \"qcode\", \"data\": \"{name}\"}}");
+        let keys: Vec<String> = keys.iter().map(key).collect();
+        let keys = keys.join(", ");
+        self.send(&format!(
+            "{{\"execute\": \"send-key\", \"arguments\": {{\"keys\": [{keys}]}}}}"
+        ))
+    }
+
     /// Presses the power button and waits for a clean end.
     ///
     /// # Errors
     /// If the machine does not end in time, or does not say that all is unmounted, or QEMU fails.
     pub fn power_down(mut self) -> Result<()> {
-        self.execute("system_powerdown")?;
+        self.press_power_button()?;
         self.expect("stage poweroff", POWER_DOWN_TIME)?;
         self.wait_for_end(POWER_DOWN_TIME)
     }
@@ -331,8 +352,11 @@ impl Vm {
     }
 
     fn execute(&mut self, command: &str) -> Result<()> {
-        let line = format!("{{\"execute\": \"{command}\"}}\n");
-        let sent = self.qmp.write_all(line.as_bytes());
+        self.send(&format!("{{\"execute\": \"{command}\"}}"))
+    }
+
+    fn send(&mut self, command: &str) -> Result<()> {
+        let sent = self.qmp.write_all(format!("{command}\n").as_bytes());
         sent.map_err(|error| self.error(format!("QEMU does not take {command}: {error}")))
     }
 

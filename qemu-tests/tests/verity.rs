@@ -24,6 +24,8 @@ fn expect_refusal(name: &str, partition: &str, offset: u64) -> Result<()> {
     let vm = VmBuilder::new(&case, "refusal", disk).boot(Boot::Direct(&files));
     let mut vm = vm.start()?;
     vm.expect("refused: ", BOOT_TIME)?;
+    vm.expect("hint: the disk is damaged or was changed", BOOT_TIME)?;
+    vm.expect("the machine starts again in 10 s", BOOT_TIME)?;
     vm.wait_for_end(seconds(60))?;
     vm.refute("stage root")?;
     vm.refute("stage poweroff")
@@ -48,11 +50,15 @@ fn another_root_hash_is_refused() -> Result<()> {
     ensure!(hash.len() >= 64, "no root hash on {:?}", files.cmdline);
     // The first and the last half name the partitions; a digit in their middle is only the hash's own.
     let last = if hash.starts_with('0') { '1' } else { '0' };
-    files.cmdline = format!("{before}roothash={last}{}", &hash[1..]);
+    files.cmdline = format!(
+        "{before}roothash={last}{} coracle.failure=halt,1s",
+        &hash[1..]
+    );
     let vm = VmBuilder::new(&case, "refusal", disk).boot(Boot::Direct(&files));
     let mut vm = vm.start()?;
     vm.expect("refused: ", BOOT_TIME)?;
-    vm.wait_for_end(seconds(60))?;
+    vm.expect("the machine halts in 1 s", BOOT_TIME)?;
+    vm.expect("System halted", BOOT_TIME)?;
     vm.refute("stage root")
 }
 

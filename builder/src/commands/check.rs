@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use config::boot::{OnDamage, Protocol, Readiness};
-use config::spec::{KernelSource, Source, Spec, Workload};
+use config::ending::FailureAction;
+use config::spec::{KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
 use crate::bundle::ROOT_CAPABILITIES;
 use crate::failure::Failure;
@@ -44,7 +45,11 @@ fn describe(spec: &Spec) -> String {
             };
             format!("{} MiB at least; {on_damage}", size >> 20)
         });
-    for (what, value) in [("kernel", kernel), ("state", state)] {
+    for (what, value) in [
+        ("kernel", kernel),
+        ("state", state),
+        ("on failure", on_failure(spec)),
+    ] {
         line(&mut out, 2, what, &value);
     }
     for interface in &spec.interfaces {
@@ -64,6 +69,15 @@ fn describe(spec: &Spec) -> String {
         describe_workload(&mut out, workload);
     }
     out
+}
+
+fn on_failure(spec: &Spec) -> String {
+    let does = match spec.failure.action {
+        FailureAction::Reboot => "starts again",
+        FailureAction::PowerOff => "switches itself off",
+        FailureAction::Halt => "halts",
+    };
+    format!("{does} after {} s", spec.failure.delay.as_secs_f64())
 }
 
 fn line(out: &mut String, indent: usize, what: &str, value: &str) {
@@ -108,6 +122,12 @@ fn describe_workload(out: &mut String, workload: &Workload) {
                 },
             ),
         ));
+    }
+    for secret in &workload.secrets {
+        let path = secret.path.clone();
+        let place = path.unwrap_or_else(|| format!("{SECRETS_PATH}/{}", secret.name));
+        let optional = if secret.optional { ", optional" } else { "" };
+        rows.push(("secret", format!("{} at {place}{optional}", secret.name)));
     }
     rows.push(("ready when", readiness(&workload.readiness)));
     rows.push(("limits", limits(workload)));

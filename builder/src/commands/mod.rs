@@ -6,6 +6,7 @@ mod check;
 mod inspect;
 mod logs;
 mod run;
+mod secrets;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;

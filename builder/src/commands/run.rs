@@ -10,6 +10,7 @@ use std::time::Duration;
 use config::boot::{BootSpec, BootWorkload, Readiness};
 
 use super::build::build_image;
+use super::secrets;
 use crate::cli::{Accel, Run};
 use crate::failure::Failure;
 use crate::image::{DiskImage, Uki};
@@ -127,6 +128,13 @@ fn options(
         .sum();
     options.exit_when_ready = arguments.exit_when_ready;
     options.cache = Some(cache.to_owned());
+    let asked: Vec<&str> = spec
+        .workloads
+        .iter()
+        .flat_map(|w| &w.secrets)
+        .map(|secret| secret.name.as_str())
+        .collect();
+    options.extra_args = secrets::arguments(&asked, &arguments.secrets)?;
     Ok(options)
 }
 

@@ -186,7 +186,7 @@ impl Line {
 }
 
 /// QEMU ends an option's value at a comma; a comma in the value is written twice.
-fn escape_commas(path: &Path) -> PathBuf {
+pub(crate) fn escape_commas(path: &Path) -> PathBuf {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut escaped = Vec::new();
     for &byte in path.as_os_str().as_bytes() {

@@ -18,8 +18,10 @@ pub(crate) const POWER_OFF_TIME: Duration = Duration::from_secs(30);
 const PRESS_AGAIN: Duration = Duration::from_secs(2);
 /// How long a panicking kernel may go on with its report.
 const PANIC_TIME: Duration = Duration::from_secs(2);
-/// How long a guest that refuses may take to power itself off.
-const REFUSAL_TIME: Duration = Duration::from_secs(10);
+/// How long a guest that refuses may go on with its reasons. What it does then is the policy of its file.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+/// How long a guest that has halted is left to itself: it never ends.
+const HALT_TIME: Duration = Duration::from_secs(1);
 
 /// What the run is for.
 #[derive(Debug, Clone, Default)]
@@ -180,7 +182,12 @@ impl Course {
                     });
                 }
             },
-            "poweroff" => self.powered_off = true,
+            // QEMU ends with a guest that restarts.
+            "poweroff" | "reboot" => self.powered_off = true,
+            "halt" => {
+                self.powered_off = true;
+                self.kill_at.get_or_insert(now + HALT_TIME);
+            }
             _ => {}
         }
         Vec::new()
@@ -391,6 +398,21 @@ mod tests {
         run.step(Input::Shutdown("guest-reset".into()));
         let error = run.course.finish(None).unwrap_err();
         assert!(error.to_string().contains("restarted"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_restarts_has_ended_and_one_that_halts_is_ended() {
+        for (stage, kills) in [("reboot", false), ("halt", true)] {
+            let mut run = Run::new(true, None);
+            run.stage("ready");
+            run.step(Input::Asked(None));
+            run.stage("stopping");
+            run.stage(stage);
+            if kills {
+                assert_eq!(run.sleep(), [Action::Kill]);
+            }
+            assert!(run.course.finish(None).is_ok(), "{stage}");
+        }
     }
 
     #[test]

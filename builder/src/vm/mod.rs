@@ -27,6 +27,7 @@ use config::boot::Protocol;
 pub use accel::Accel;
 pub use answer::Answer;
 pub use command_line::Engine;
+pub(crate) use command_line::escape_commas;
 pub use console::{Console, sanitize};
 pub use error::{Error, LastSeen};
 pub use timeline::{Mark, Timeline};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Machine, Role, Source};
 use crate::console::now;
+use crate::secrets;
 use crate::supervise::event::{Action, Event, Id, Notice, ProbeResult};
 use crate::supervise::notices;
 use crate::sys::{self, Stage};
@@ -73,6 +74,10 @@ impl Machine {
     fn start(&mut self, id: Id) -> Option<Event> {
         if let Err(event) = self.prepare_volumes(id) {
             return Some(event);
+        }
+        let spec = &self.workloads[id].spec;
+        if let Err(reason) = secrets::provide(&spec.name, &spec.secrets) {
+            return Some(Event::CannotStart(id, reason));
         }
         self.execute_runtime(id)
             .err()

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::signals::Wish;
 use super::{Machine, Role, Source};
 use crate::buttons::PowerButton;
 use crate::console::now;
-use crate::halt::Ending;
 use crate::initramfs::corruption_message;
 use crate::kernel_log::KernelLog;
 use crate::uevent::{Uevent, UeventSocket};
@@ -75,14 +75,14 @@ impl Machine {
             .and_then(Option::as_ref)
             .map(PowerButton::was_pressed)
         {
-            Some(Some(true)) => self.stop(Ending::PowerOff, "the power button"),
+            Some(Some(true)) => self.stop(Wish::POWER_BUTTON),
             Some(None) => self.buttons[index] = None,
             _ => {}
         }
     }
 
     pub(super) fn start_dhcp(&mut self, interface: usize) {
-        if self.ending.is_some() {
+        if self.stopping.is_some() {
             return;
         }
         match self.network.start(interface) {

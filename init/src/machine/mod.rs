@@ -31,8 +31,11 @@ use crate::state::State;
 use crate::supervise::engine::Engine;
 use crate::supervise::event::{Event, Exit};
 use crate::uevent::UeventSocket;
+use crate::watchdog::Watchdog;
 use crate::workload::Workload;
 use output::{Left, Paused};
+use signals::Stopping;
+pub use signals::signals;
 use source::{Role, Source};
 use state_keeper::StateKeeper;
 
@@ -56,6 +59,9 @@ pub struct Machine {
     early_exits: VecDeque<(i32, Exit)>,
     console_watched: bool,
     children_left: bool,
+    stopping: Option<Stopping>,
+    shutdown_timeout: Duration,
+    pub(crate) watchdog: Option<Watchdog>,
     journal: Journal,
     /// Lines between a pipe and the console and the journal.
     batch: Batch,
@@ -63,7 +69,6 @@ pub struct Machine {
     /// Streams of processes that are gone, and when they are looked at again.
     left: Vec<Left>,
     left_due: Option<Duration>,
-    ending: Option<Ending>,
     all_stopped: bool,
     state_keeper: StateKeeper,
     /// Modules still to be loaded, and when at the latest.
@@ -100,12 +105,14 @@ impl Machine {
             early_exits: VecDeque::new(),
             console_watched: false,
             children_left: false,
+            stopping: None,
+            shutdown_timeout: Duration::from_millis(spec.shutdown_timeout_ms),
+            watchdog: None,
             journal,
             batch: Batch::default(),
             paused: Vec::new(),
             left: Vec::new(),
             left_due: None,
-            ending: None,
             all_stopped: false,
             state_keeper: StateKeeper::default(),
             late_modules: Some((spec.late_modules.clone(), now() + LATE_MODULES_AFTER)),
@@ -118,6 +125,17 @@ impl Machine {
             machine.watch(Source::Uevents, uevents)?;
         }
         Ok(machine)
+    }
+
+    /// Arms the watchdog device; without one the machine goes on unwatched.
+    pub fn arm_watchdog(&mut self, seconds: u32) {
+        match Watchdog::arm(seconds, now()) {
+            Ok((watchdog, text)) => {
+                self.console.say(text);
+                self.watchdog = Some(watchdog);
+            }
+            Err(text) => self.console.say(text),
+        }
     }
 
     /// Runs the machine until it ends.
@@ -136,11 +154,19 @@ impl Machine {
         loop {
             self.finish_turn();
             if self.all_stopped {
-                let ending = self.ending.unwrap_or(Ending::PowerOff);
+                let ending = self
+                    .stopping
+                    .map_or(Ending::PowerOff, |stopping| stopping.ending);
                 shutdown::finish(self, ending)
             }
             self.wait_and_dispatch();
         }
+    }
+
+    /// Lets go of everything but the console.
+    #[must_use]
+    pub(crate) fn give_up_all(self) -> Console {
+        self.console
     }
 
     fn finish_turn(&mut self) {

@@ -57,7 +57,7 @@ impl Machine {
     pub(super) fn start_state_keeper(&mut self) {
         self.state_keeper.next_save = None;
         let Ok(Some(state)) = &self.state else { return };
-        if state.read_only || self.state_keeper.is_running || self.ending.is_some() {
+        if state.read_only || self.state_keeper.is_running || self.stopping.is_some() {
             return;
         }
         let arguments = if self.state_keeper.has_begun {

@@ -9,6 +9,7 @@ use rustix::time::Timespec;
 use super::{Machine, Source};
 use crate::console::now;
 use crate::supervise::event::Event;
+use crate::watchdog::Watchdog;
 
 impl Machine {
     pub(super) fn wait_and_dispatch(&mut self) {
@@ -43,10 +44,19 @@ impl Machine {
         if self.state_keeper.is_due(now) {
             self.start_state_keeper();
         }
+        if self
+            .stopping
+            .is_some_and(|stopping| stopping.deadline <= now)
+        {
+            self.stop_is_late();
+        }
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
         }
         self.keep_log(now);
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.after_turn(self.engine.next_deadline(), now);
+        }
     }
 
     /// Rounded up to milliseconds, which is what epoll counts in.
@@ -60,6 +70,8 @@ impl Machine {
             self.late_modules_deadline(),
             self.state_keeper.next_deadline(),
             self.log_deadline(),
+            self.stopping.map(|stopping| stopping.deadline),
+            self.watchdog.as_ref().map(Watchdog::next_deadline),
         ];
         let deadline = deadlines.into_iter().flatten().min()?;
         let left = deadline.saturating_sub(now());

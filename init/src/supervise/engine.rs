@@ -21,7 +21,8 @@
 //! - Cleaning → BackingOff or Down by the restart policy. BackingOff → Starting when the time comes.
 //! - When the machine stops: Waiting, Cleaning and BackingOff → Down at once; Starting → Stopping as soon as it
 //!   started; Stopping → Down on `Exited`, or when not even SIGKILL helps. What is removed by the kernel with
-//!   the machine is not cleaned any more.
+//!   the machine is not cleaned any more. `Hurry` ends all patience: what still starts is given up, and what runs
+//!   gets SIGKILL at once, in whatever order.
 //!
 //! The delay before a restart doubles from 100 ms to 10 s, and begins again after [`HEALTHY_SPELL`] of being
 //! ready. Events that do not fit a workload's state are late echoes and are ignored.
@@ -99,6 +100,7 @@ struct Workload {
 pub struct Engine {
     workloads: Vec<Workload>,
     shutting_down: bool,
+    hurrying: bool,
     all_ready_told: bool,
     all_stopped: bool,
 }
@@ -153,6 +155,7 @@ impl Engine {
         Self {
             workloads,
             shutting_down: false,
+            hurrying: false,
             all_ready_told: false,
             all_stopped: false,
         }
@@ -177,6 +180,7 @@ impl Engine {
             Event::Cleaned(id) => self.on_cleaned(id, &mut actions),
             Event::Probed(id, result) => self.on_probed(id, &result, now, &mut actions),
             Event::Shutdown => self.begin_shutdown(&mut actions),
+            Event::Hurry => self.hurry(now, &mut actions),
         }
         for id in 0..self.workloads.len() {
             self.check_deadline(id, now, &mut actions);
@@ -484,13 +488,38 @@ impl Engine {
         }
     }
 
-    /// Stops each running workload that none which is still up comes after.
+    fn hurry(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.hurrying = self.shutting_down;
+        for id in 0..self.workloads.len() {
+            match &mut self.workloads[id].state {
+                State::Starting { deadline } if self.hurrying && deadline.is_some() => {
+                    *deadline = None;
+                    actions.push(Action::AbortStart(id));
+                }
+                State::Stopping { killed: false, .. } if self.hurrying => {
+                    self.kill(id, now, actions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Stops each running workload that none which is still up comes after; in a hurry all of them, by SIGKILL.
     fn go_on_stopping(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for id in (0..self.workloads.len()).rev() {
             let needs_it =
                 |other: &Workload| other.state != State::Down && other.after.contains(&id);
             let needed = self.workloads.iter().any(needs_it);
-            if matches!(self.workloads[id].state, State::Running(_)) && !needed {
+            if !matches!(self.workloads[id].state, State::Running(_)) {
+                continue;
+            }
+            if self.hurrying {
+                self.workloads[id].state = State::Stopping {
+                    deadline: now,
+                    killed: false,
+                };
+                self.kill(id, now, actions);
+            } else if !needed {
                 self.stop(id, now, actions);
             }
         }

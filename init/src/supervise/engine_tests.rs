@@ -8,6 +8,7 @@ fn spec(name: &str, after: &[&str]) -> BootWorkload {
         bundle: format!("/b/{name}"),
         after: after.iter().map(|&other| other.to_owned()).collect(),
         volumes: Vec::new(),
+        secrets: Vec::new(),
         ports: Vec::new(),
         readiness: Readiness::Started,
         check_interval_ms: 10_000,
@@ -454,4 +455,41 @@ fn no_history_gets_stuck_or_breaks_the_order() {
         }
         assert!(stopped, "seed {seed} got stuck in {:?}", bench.engine);
     }
+}
+
+#[test]
+fn in_a_hurry_everything_is_killed_at_once_whatever_comes_after_what() {
+    let mut bench = Bench::run(&[spec("db", &[]), spec("web", &["db"])]);
+    assert_eq!(bench.hear(Event::Shutdown), [Action::Signal(1, 15)]);
+    assert_eq!(
+        bench.hear(Event::Hurry),
+        [
+            Action::Tell(Notice::Killing(1)),
+            Action::Kill(1),
+            Action::Tell(Notice::Killing(0)),
+            Action::Kill(0),
+        ]
+    );
+    // One that not even SIGKILL ends does not hold the others up.
+    bench.hear(Event::Exited(0, Exit::Signal(9)));
+    let actions = bench.pass(5_000);
+    assert!(actions.contains(&Action::Tell(Notice::Unkillable(1))));
+    assert!(actions.contains(&Action::AllStopped));
+}
+
+#[test]
+fn in_a_hurry_a_start_is_given_up_and_what_came_up_meanwhile_is_killed() {
+    let mut bench = Bench::new(&[spec("db", &[])]);
+    bench.hear(Event::Begin);
+    bench.hear(Event::Shutdown);
+    assert_eq!(bench.hear(Event::Hurry), [Action::AbortStart(0)]);
+    let actions = bench.hear(Event::Started(0));
+    assert!(actions.contains(&Action::Kill(0)), "{actions:?}");
+}
+
+#[test]
+fn nothing_hurries_a_machine_that_does_not_stop() {
+    let mut bench = Bench::run(&[spec("db", &[])]);
+    assert_eq!(bench.hear(Event::Hurry), []);
+    assert_eq!(bench.hear(Event::Shutdown), [Action::Signal(0, 15)]);
 }

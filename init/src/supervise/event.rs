@@ -48,6 +48,8 @@ pub enum Event {
     Probed(Id, ProbeResult),
     /// The machine is to go down.
     Shutdown,
+    /// After [`Event::Shutdown`]: it is to go down now, whatever still runs.
+    Hurry,
 }
 
 /// What kind of probe is wanted.
