@@ -35,6 +35,8 @@ use crate::{spec, sys};
 pub struct Options {
     /// Directory with `config.json`.
     pub bundle: PathBuf,
+    /// The document instead of `config.json`; relative to the bundle.
+    pub config: Option<PathBuf>,
     /// Where to write the process id.
     pub pid_file: Option<PathBuf>,
     /// How many descriptors after the standard three the command inherits.
@@ -147,12 +149,14 @@ impl<'a> Launch<'a> {
     fn begin(root: &Path, id: &str, options: &Options, log: &'a Log) -> Result<Self> {
         let container = Container::new(root, id)?;
         let bundle = fs::canonicalize(&options.bundle).at("find bundle", &options.bundle)?;
-        let path = bundle.join("config.json");
+        let document = options.config.as_deref();
+        let path = bundle.join(document.unwrap_or("config.json".as_ref()));
         let text = spec::read(&path)?;
         let mut plan = Plan::new(spec::parse(&text, &path)?, &bundle, id)?;
         plan.root.pivot &= !options.no_pivot;
         plan.warnings.iter().for_each(|text| log.warn(text));
         plan.remarks.iter().for_each(|text| log.debug(text));
+        log.debug(&format!("creating container {id:?} of {}", path.display()));
         let record = Record {
             phase: Status::Creating,
             process: None,

@@ -53,7 +53,7 @@ impl Log {
         if self.file.is_some() {
             self.write("debug", message);
         } else if self.debug {
-            eprintln!("coracle-runtime: debug: {message}");
+            eprint!("{}", self.line("debug", message));
         }
     }
 
@@ -76,16 +76,19 @@ impl Log {
         let Some(mut file) = self.file.as_ref() else {
             return;
         };
+        // One write a line, so that lines of several processes do not mix. A full disk is not our error.
+        let _ = file.write_all(self.line(level, message).as_bytes());
+    }
+
+    fn line(&self, level: &str, message: &str) -> String {
         let time = timestamp(SystemTime::now());
-        let line = match self.format {
+        match self.format {
             Format::Text => format!("time=\"{time}\" level={level} msg={message:?}\n"),
             Format::Json => {
                 let entry = serde_json::json!({ "level": level, "msg": message, "time": time });
                 format!("{entry}\n")
             }
-        };
-        // One write a line, so that lines of several processes do not mix. A full disk is not our error.
-        let _ = file.write_all(line.as_bytes());
+        }
     }
 }
 

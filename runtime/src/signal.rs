@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// A signal by number, or by name with or without `SIG`, in any case.
+/// A signal by number, or by name with or without `SIG`, in any case. 0 is none: it asks whether one could be sent.
 pub fn parse(text: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -15,7 +15,7 @@ pub fn parse(text: &str) -> Result<i32> {
     let by_number = || {
         text.parse()
             .ok()
-            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
+            .filter(|number| (0..=libc::SIGRTMAX()).contains(number))
     };
     by_name()
         .or_else(by_number)
@@ -71,7 +71,7 @@ mod tests {
             ("sigkill", Some(9)),
             ("1", Some(1)),
             ("64", Some(64)),
-            ("0", None),
+            ("0", Some(0)),
             ("65", None),
             ("-9", None),
             ("0x9", None),

@@ -28,10 +28,26 @@ pub(super) fn create_unified(mount: &Path, relative: &Path, required: &[&str]) -
         path.push(name);
         is_new = make(&path)?;
     }
-    if !is_new && is_populated(&path)? {
-        return Err(occupied(&path));
+    if !is_new {
+        if is_populated(&path)? {
+            return Err(occupied(&path));
+        }
+        refuse_frozen(&path)?;
     }
     Ok(path)
+}
+
+/// A process that is made in a frozen cgroup would never get to say anything.
+fn refuse_frozen(path: &Path) -> Result<()> {
+    let file = path.join("cgroup.freeze");
+    // Kernels before 5.2 have no such file.
+    match fs::read_to_string(&file) {
+        Ok(text) if text.trim() == "1" => Err(Error::Container(format!(
+            "container's cgroup unexpectedly frozen: {}",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Lets an existing cgroup of v2 use more controllers.

@@ -25,6 +25,10 @@ use words::Words;
 
 /// Where state is kept unless `--root` says otherwise.
 const DEFAULT_ROOT: &str = "/run/coracle/runtime";
+const COMMANDS: [&str; 16] = [
+    "create", "delete", "events", "exec", "features", "help", "kill", "list", "pause", "ps",
+    "resume", "run", "spec", "start", "state", "update",
+];
 /// Between two reports of `events`.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// `--preserve-fds` beyond this is a mistake.
@@ -35,7 +39,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation> {
     let mut words = Words::split(words)?;
     let name = words.positional.pop_front();
     let command = if words.given("help") {
-        Command::Help
+        match name.as_deref() {
+            Some(name) if !COMMANDS.contains(&name) => return Err(unknown(name)),
+            _ => Command::Help,
+        }
     } else if words.given("version") {
         Command::Version
     } else {
@@ -111,12 +118,12 @@ fn command(name: &str, words: &mut Words) -> Result<Command> {
             bundle: words.path("bundle").unwrap_or_else(|| ".".into()),
             rootless: words.given("rootless"),
         },
-        other => {
-            return Err(Error::Usage(format!(
-                "unknown command {other:?}; see --help"
-            )));
-        }
+        other => return Err(unknown(other)),
     })
+}
+
+fn unknown(command: &str) -> Error {
+    Error::Usage(format!("unknown command {command:?}; see --help"))
 }
 
 impl Command {
@@ -149,6 +156,7 @@ fn launch(name: &str, words: &mut Words) -> Result<Command> {
 fn launch_options(words: &Words) -> Result<Options> {
     Ok(Options {
         bundle: words.path("bundle").unwrap_or_else(|| ".".into()),
+        config: words.path("config"),
         pid_file: words.path("pid-file"),
         preserve_fds: preserved(words)?,
         no_new_keyring: words.given("no-new-keyring"),

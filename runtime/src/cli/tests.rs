@@ -40,6 +40,7 @@ fn kill_takes_signals_by_name_and_number() {
         ("kill --all x SIGKILL", 9, true),
         ("kill x usr1 -a", 10, true),
         ("kill x 64", 64, false),
+        ("kill -a x 0", 0, true),
     ] {
         let expected = Command::Kill {
             id: "x".into(),
@@ -50,7 +51,6 @@ fn kill_takes_signals_by_name_and_number() {
     }
     for line in [
         "kill",
-        "kill x 0",
         "kill x 65",
         "kill x -9",
         "kill x NOPE",
@@ -65,6 +65,7 @@ fn wrong_lines_are_usage_errors() {
     for line in [
         "",
         "nonsense",
+        "nonsense --help",
         "start",
         "start a b",
         "start --force a",

@@ -12,7 +12,8 @@ usage: coracle-runtime [global options] COMMAND [options] ID [arguments]
 
   run [-d|--detach] [--keep] ID   create a container and start it
   create ID                       set a container up
-      -b|--bundle DIR, --pid-file FILE, --console-socket SOCKET, --preserve-fds N, --no-new-keyring, --no-pivot
+      -b|--bundle DIR, -f|--config FILE, --pid-file FILE, --console-socket SOCKET, --preserve-fds N, --no-new-keyring,
+      --no-pivot
   start ID                        execute its command
   exec ID COMMAND ...             execute another command in it
       -p|--process FILE, --cwd DIR, -e|--env NAME=VALUE, -t|--tty, -u|--user UID[:GID], -g|--additional-gids GID,

@@ -27,6 +27,7 @@ const OPTIONS: &[(&str, &str, &str, Takes)] = &[
     ("help", "h", "", Nothing),
     ("version", "v", "", Nothing),
     ("bundle", "b", "create run spec", Value),
+    ("config", "f", "create run", Value),
     ("console-socket", "", "create run exec", Value),
     ("pid-file", "", "create run exec", Value),
     ("no-pivot", "", "create run", Nothing),

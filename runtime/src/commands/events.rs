@@ -5,10 +5,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, Process, Status};
+
+/// In the order of runc's, for whoever compares text.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
 
 /// One line of JSON an event, on standard output. With `stats` once, else until the container ends.
 pub fn events(root: &Path, id: &str, stats: bool, interval: Duration) -> Result<()> {
@@ -19,7 +30,8 @@ pub fn events(root: &Path, id: &str, stats: bool, interval: Duration) -> Result<
         return Err(stopped());
     }
     let cgroup = record.cgroup.as_ref().ok_or_else(stopped)?;
-    let report = || Ok(json!({ "type": "stats", "id": id, "data": cgroup.stats()? }));
+    let event = |kind, data| Event { kind, id, data };
+    let report = || Ok(event("stats", Some(cgroup.stats()?)));
     if stats {
         return print(&report()?).map(drop);
     }
@@ -43,7 +55,7 @@ pub fn events(root: &Path, id: &str, stats: bool, interval: Duration) -> Result<
         }
         let ended = watched[0].revents().contains(PollFlags::IN);
         for _ in 0..oom.as_mut().map_or(0, |oom| oom.take()) {
-            if !print(&json!({ "type": "oom", "id": id }))? {
+            if !print(&event("oom", None))? {
                 return Ok(());
             }
         }
@@ -60,8 +72,10 @@ pub fn events(root: &Path, id: &str, stats: bool, interval: Duration) -> Result<
 }
 
 /// Whether anybody still reads.
-fn print(event: &Value) -> Result<bool> {
-    match io::stdout().write_all(format!("{event}\n").as_bytes()) {
+fn print(event: &Event<'_>) -> Result<bool> {
+    let mut line = serde_json::to_vec(event).expect("texts and numbers are JSON");
+    line.push(b'\n');
+    match io::stdout().write_all(&line) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         other => other.during("write events").map(|()| true),
     }

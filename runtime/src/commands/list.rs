@@ -2,6 +2,7 @@
 //!
 //! Refuses to fail for one container that is just being made or removed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -11,15 +12,22 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-use crate::state::{Container, State};
+use crate::state::{Container, Status};
 
-/// One container, as runc describes it.
+/// One container, as runc describes it, and with its members in the same order.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Entry<'a> {
-    #[serde(flatten)]
-    state: State<'a>,
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: Status,
+    bundle: &'a Path,
     #[serde(skip_serializing_if = "Option::is_none")]
     rootfs: Option<PathBuf>,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
     owner: String,
 }
 
@@ -30,7 +38,7 @@ pub fn list(root: &Path, json: bool, quiet: bool) -> Result<String> {
         return Ok(ids.iter().fold(String::new(), |text, id| text + id + "\n"));
     }
     let mut rows = Vec::new();
-    let mut entries = Vec::new();
+    let mut entries: Vec<String> = Vec::new();
     for id in &ids {
         let container = Container::new(root, id)?;
         // It may be gone by now, or not be there yet.
@@ -41,11 +49,18 @@ pub fn list(root: &Path, json: bool, quiet: bool) -> Result<String> {
         let owner = owner(container.directory());
         if json {
             let entry = Entry {
+                oci_version: state.oci_version,
+                id: state.id,
+                pid: state.pid,
+                status: state.status,
+                bundle: state.bundle,
                 rootfs: rootfs(&container, &record.bundle),
-                state,
+                created: state.created,
+                annotations: state.annotations,
                 owner,
             };
-            entries.push(serde_json::to_value(entry).map_err(|source| Error::Json {
+            // As text, since a value would lose the order of its members.
+            entries.push(serde_json::to_string(&entry).map_err(|source| Error::Json {
                 path: container.directory().to_owned(),
                 source,
             })?);
@@ -61,7 +76,7 @@ pub fn list(root: &Path, json: bool, quiet: bool) -> Result<String> {
         }
     }
     Ok(match json {
-        true => format!("{}\n", serde_json::Value::Array(entries)),
+        true => format!("[{}]\n", entries.join(",")),
         false => table(&rows),
     })
 }

@@ -190,8 +190,13 @@ fn forced_delete_and_kill_all_end_everything() {
     bundle.runtime(&["delete", "--force", id]).good();
     bundle.assert_gone();
     bundle.runtime(&["run", "--detach", id]).good();
+    bundle.runtime(&["kill", id, "0"]).good();
+    assert_eq!(bundle.status(), "running");
     bundle.runtime(&["kill", "--all", id, "KILL"]).good();
     bundle.await_status("stopped");
+    let told = bundle.runtime(&["kill", id, "0"]).failure();
+    assert!(told.contains("container not running"), "{told}");
+    bundle.runtime(&["kill", "--all", id, "0"]).good();
 }
 
 #[test]
@@ -312,4 +317,29 @@ fn container_without_a_process_is_created_and_takes_commands_but_never_starts() 
     bundle.await_status("stopped");
     bundle.runtime(&["delete", id]).good();
     bundle.assert_gone();
+}
+
+#[test]
+fn document_may_have_another_name() {
+    let Some(bundle) = bundle() else { return };
+    let other = bundle.directory.join("other.json");
+    let mut config = bundle.config.clone();
+    config["process"]["args"] = serde_json::json!(["/bin/helper", "exit", "9"]);
+    fs::write(&other, config.to_string()).expect("other.json");
+    for name in ["other.json", &other.display().to_string()] {
+        let output = bundle.runtime(&["run", "--config", name, &bundle.id]);
+        assert_eq!(output.status, 9, "{output:?}");
+    }
+}
+
+#[test]
+fn frozen_cgroup_is_refused() {
+    let Some(bundle) = bundle() else { return };
+    let freeze = bundle.cgroup().join("cgroup.freeze");
+    fs::create_dir_all(bundle.cgroup()).expect("a cgroup");
+    fs::write(&freeze, "1").expect("frozen");
+    let told = bundle.run().failure();
+    assert!(told.contains("cgroup unexpectedly frozen"), "{told}");
+    fs::write(&freeze, "0").expect("thawed");
+    bundle.run().good();
 }
