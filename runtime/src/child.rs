@@ -95,7 +95,7 @@ fn live(
     // What has been opened so far was the host's, whatever the namespace has mounted at these paths.
     join(&mounts)?;
     let (tree, terminal) = build_root(plan, sources, console, visible_cgroup, &mut control)?;
-    run_create_hooks(plan, &mut control, state)?;
+    run_create_hooks(plan, &tree, &mut control, state)?;
     let cwd = finish_root(plan, &tree)?;
     fchdir(&cwd).at("enter working directory", &plan.process.cwd)?;
     if let Some(terminal) = terminal {
@@ -115,8 +115,13 @@ fn live(
         }
         None => report::await_go(&mut control).during("wait for the start")?,
     }
+    let has_hooks = !plan.hooks.start_container.is_empty();
+    if has_hooks {
+        // Their programs are the image's, so they get no more of the kernel than the command.
+        execution::confine(&plan.process, &mut control)?;
+    }
     let giver = starter.as_ref().unwrap_or(&control);
-    if !plan.hooks.start_container.is_empty() {
+    if has_hooks {
         let state = state(Status::Created)?;
         let (hooks, until) = (&plan.hooks.start_container, [giver.as_fd()]);
         hooks::run("startContainer", hooks, &state, &until)?;
@@ -128,6 +133,7 @@ fn live(
         &program,
         &mut labels,
         &mut control,
+        has_hooks,
     ))
 }
 
@@ -268,8 +274,11 @@ fn become_owner(plan: &Plan) -> Result<()> {
 }
 
 /// Lets the runtime run its hooks, then runs those that belong into the container's namespaces.
+///
+/// The latter begin in the root, as with runc: hooks are written for that, and the specification leaves it open.
 fn run_create_hooks(
     plan: &Plan,
+    tree: &Tree,
     control: &mut UnixStream,
     state: &dyn Fn(Status) -> Result<Vec<u8>>,
 ) -> Result<()> {
@@ -279,6 +288,7 @@ fn run_create_hooks(
     }
     if !plan.hooks.create_container.is_empty() {
         let state = state(Status::Creating)?;
+        fchdir(tree.root()).at("enter root", &plan.root.path)?;
         // Nothing is to be heard from the runtime here but its end.
         let (hooks, until) = (&plan.hooks.create_container, [control.as_fd()]);
         hooks::run("createContainer", hooks, &state, &until)?;
@@ -295,6 +305,7 @@ fn finish_root(plan: &Plan, tree: &Tree) -> Result<OwnedFd> {
     if let Some(name) = &plan.domainname {
         setdomainname(name.as_bytes()).during(format!("set domainname {name:?}"))?;
     }
+    mount::seal(tree, &plan.mounts)?;
     rootfs::make_readonly(tree, &plan.readonly_paths)?;
     rootfs::mask(tree, &plan.masked_paths, devices::open_null(tree)?.as_ref())?;
     let cwd = find_cwd(tree, &plan.process.cwd)?;

@@ -42,6 +42,10 @@ pub fn exec(root: &Path, id: &str, options: &ExecOptions, log: &Log) -> Result<u
     let asked = describe(&spec, options)?;
     let (process, warnings, _) = plan::resolve_process(&asked, &spec)?;
     warnings.iter().for_each(|text| log.warn(text));
+    log.debug(&format!(
+        "executing {:?} in container {id:?}",
+        process.program
+    ));
     let socket = options.console_socket.as_deref();
     let has_terminal = process.terminal.is_some();
     terminal::check(has_terminal, socket.is_some(), options.detach)?;
@@ -91,7 +95,7 @@ fn enter(
     }
     if status == Status::Paused && !options.ignore_paused {
         return Err(Error::Container(format!(
-            "cannot exec in container {id:?}: it is paused (--ignore-paused enters it nevertheless)"
+            "cannot exec in a paused container: {id:?} (--ignore-paused enters it nevertheless)"
         )));
     }
     let pidfd = record.process.map(state::Process::open).transpose()?;
@@ -367,7 +371,13 @@ impl Joining<'_> {
             report::send_ready(control).during("report to the runtime")?;
             report::await_go(control).during("wait for the seccomp agent")?;
         }
-        Err(execution::execute(process, &program, &mut labels, control))
+        Err(execution::execute(
+            process,
+            &program,
+            &mut labels,
+            control,
+            false,
+        ))
     }
 }
 

@@ -42,6 +42,29 @@ pub struct Mount {
     pub substitute: Option<&'static str>,
 }
 
+impl Mount {
+    /// A read-only `/dev` takes devices and mount points first, and is made read-only when they are there.
+    fn is_sealed_late(&self) -> bool {
+        let is_new = matches!(self.source, Source::Filesystem { .. });
+        let readonly = self.options.attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
+        is_new && readonly && self.destination == Path::new("/dev")
+    }
+}
+
+/// Makes read-only what had to be written to before.
+pub(crate) fn seal(tree: &Tree, mounts: &[Mount]) -> Result<()> {
+    let readonly = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        clear: 0,
+    };
+    for mount in mounts.iter().filter(|mount| mount.is_sealed_late()) {
+        let found = tree.find(&mount.destination);
+        let found = found.at("find mount", &mount.destination)?;
+        set(found.as_fd(), false, readonly).at("make read-only", &mount.destination)?;
+    }
+    Ok(())
+}
+
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -107,7 +130,11 @@ fn change(tree: &Tree, mount: &Mount) -> Result<()> {
 
 fn set_all(detached: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     let (destination, options) = (&mount.destination, &mount.options);
-    set(detached, false, options.attributes).at("set options of mount", destination)?;
+    let mut attributes = options.attributes;
+    if mount.is_sealed_late() {
+        attributes.set &= !libc::MOUNT_ATTR_RDONLY;
+    }
+    set(detached, false, attributes).at("set options of mount", destination)?;
     set(detached, true, options.recursive).at("set recursive options of mount", destination)
 }
 

@@ -295,5 +295,59 @@ fn stay_on_host(tree: &Tree, root: &Root) -> Result<()> {
             Err(errno) => return Err(errno).at("move root to", "/"),
         }
     }
+    // Those of a joined namespace are somebody else's.
+    if !root.joined {
+        hide_kernel_filesystems(&root.path);
+    }
     chroot(".").at("change root to", &root.path)
+}
+
+/// What lies below the covered root is out of sight, but not out of the mount namespace: with a procfs or sysfs that has
+/// nothing masked there, the kernel lets a user namespace of the container mount one of its own (`mnt_already_visible`).
+fn hide_kernel_filesystems(root: &Path) {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else {
+        return;
+    };
+    for path in kernel_filesystems(&table, root) {
+        // Of the container's own mounts none is found by this path, for the host's root is still that of this process.
+        let hidden = unmount(path, UnmountFlags::DETACH);
+        if hidden == Err(Errno::PERM) || hidden == Err(Errno::INVAL) {
+            // It may be locked by a user namespace, and then be covered. Nothing is there if this fails, too.
+            let _ = rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=4k");
+        }
+    }
+}
+
+/// The places of procfs and sysfs outside the container's root, the last mounted first.
+fn kernel_filesystems<'a>(table: &'a str, root: &Path) -> Vec<&'a str> {
+    let place = |line: &'a str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let kind = filesystem.split(' ').next()?;
+        let path = mount.split(' ').nth(4)?;
+        let is_hosts = !Path::new(path).starts_with(root);
+        (matches!(kind, "proc" | "sysfs") && is_hosts).then_some(path)
+    };
+    let mut places: Vec<_> = table.lines().filter_map(place).collect();
+    places.reverse();
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_filesystems_outside_the_root_are_found() {
+        let table = "\
+22 1 0:5 / /proc rw,relatime shared:5 - proc proc rw
+23 1 0:6 / /sys rw - sysfs sysfs rw
+24 23 0:7 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+25 1 0:8 / /b/rootfs rw - ext4 /dev/vda rw
+26 25 0:9 / /b/rootfs/proc rw - proc proc rw
+";
+        assert_eq!(
+            kernel_filesystems(table, Path::new("/b/rootfs")),
+            ["/sys", "/proc"]
+        );
+    }
 }

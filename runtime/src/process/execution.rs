@@ -70,12 +70,23 @@ pub(crate) fn listens(process: &Process) -> bool {
     filter.is_some_and(|filter| filter.listener.is_some())
 }
 
-/// Executes the command; returns only with the reason why not. `labels` were opened before the host's `/proc` was gone.
+/// Loads the filter unless it is on already. With no_new_privs it needs no privilege, and goes on last: so it need not
+/// allow what the runtime does.
+pub(crate) fn confine(process: &Process, control: &mut UnixStream) -> Result<()> {
+    match process.no_new_privileges && !listens(process) {
+        true => load_filter(process, control),
+        false => Ok(()),
+    }
+}
+
+/// Executes the command; returns only with the reason why not. `labels` were opened before the host's `/proc` was gone,
+/// and `confined` says whether [`confine`] has been called.
 pub(crate) fn execute(
     process: &Process,
     program: &Program,
     labels: &mut [Pending],
     control: &mut UnixStream,
+    confined: bool,
 ) -> Error {
     if let Err(error) = process.require_command() {
         return error;
@@ -83,11 +94,7 @@ pub(crate) fn execute(
     if let Some(Err(error)) = labels.iter_mut().map(Pending::write).find(Result::is_err) {
         return error;
     }
-    // With no_new_privs the filter needs no privilege, and goes on last: so it need not allow what the runtime does.
-    if process.no_new_privileges
-        && !listens(process)
-        && let Err(error) = load_filter(process, control)
-    {
+    if !confined && let Err(error) = confine(process, control) {
         return error;
     }
     let failure = sys::execve(&program.path, &process.args, &program.env);

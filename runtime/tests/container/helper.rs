@@ -77,7 +77,7 @@ fn perform(command: &[&str]) -> String {
         ["winsize"] => {
             const TIOCGWINSZ: u64 = 0x5413;
             let mut size = [0_u16; 4];
-            let answer = raw(16, [0, TIOCGWINSZ, size.as_mut_ptr() as u64]);
+            let answer = raw(16, [0, TIOCGWINSZ, size.as_mut_ptr() as u64, 0, 0]);
             format!("winsize {answer} {} {}", size[0], size[1])
         }
         ["mknod", path, device] => {
@@ -89,6 +89,8 @@ fn perform(command: &[&str]) -> String {
                     path.as_ptr() as u64,
                     CHARACTER,
                     device.parse().expect("a number"),
+                    0,
+                    0,
                 ],
             );
             format!("mknod {answer}")
@@ -101,6 +103,15 @@ fn perform(command: &[&str]) -> String {
             result(written.map(|()| "ok".into()))
         }
         ["hunt", marker, stop, result] => hunt(marker, stop, result),
+        // A sysfs of its own, writable, in new user, network and mount namespaces.
+        ["own-sysfs", target] => {
+            const NAMESPACES: u64 = 0x1000_0000 | 0x4000_0000 | 0x0002_0000;
+            let made = syscall(272, NAMESPACES);
+            let target = std::ffi::CString::new(*target).expect("no NUL");
+            let kind = c"sysfs".as_ptr() as u64;
+            let mounted = raw(165, [kind, target.as_ptr() as u64, kind, 0, 0]);
+            format!("unshare {made} mount {mounted}")
+        }
         other => panic!("unknown command {other:?}"),
     }
 }
@@ -155,7 +166,7 @@ fn hunt(marker: &str, stop: &str, result: &str) -> String {
 }
 
 fn syscall(number: u64, first: u64) -> i64 {
-    raw(number, [first, 0, 0])
+    raw(number, [first, 0, 0, 0, 0])
 }
 
 /// A call as 32-bit programs make it.
@@ -169,18 +180,19 @@ fn int80(number: u32, first: u64) -> i32 {
     answer as i32
 }
 
-fn raw(number: u64, arguments: [u64; 3]) -> i64 {
-    let [first, second, third] = arguments;
-    raw4(number, [first, second, third, 0])
+fn raw4(number: u64, arguments: [u64; 4]) -> i64 {
+    let [first, second, third, fourth] = arguments;
+    raw(number, [first, second, third, fourth, 0])
 }
 
-fn raw4(number: u64, arguments: [u64; 4]) -> i64 {
+fn raw(number: u64, arguments: [u64; 5]) -> i64 {
     let answer: i64;
     // SAFETY: the calls that the tests make (getppid, keyctl, mknod …) write to no memory of ours but the array
     // of `winsize`.
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as i64 => answer, in("rdi") arguments[0],
-            in("rsi") arguments[1], in("rdx") arguments[2], in("r10") arguments[3], out("rcx") _, out("r11") _);
+            in("rsi") arguments[1], in("rdx") arguments[2], in("r10") arguments[3], in("r8") arguments[4],
+            out("rcx") _, out("r11") _);
     }
     answer
 }

@@ -367,3 +367,30 @@ fn forced_removal_does_not_wait_for_a_hook_after_the_start() {
         bundle.assert_gone();
     }
 }
+
+#[test]
+fn create_container_hook_begins_in_the_root() {
+    let Some(bundle) = bundle() else { return };
+    let script = "[ -x ./bin/helper ] && [ ! -e ./config.json ]";
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    let bundle = bundle.with("/hooks", json!({ "createContainer": [hook] }));
+    assert_eq!(bundle.command("cwd").run().good(), "/\n");
+}
+
+#[test]
+fn start_hook_is_under_the_filter_of_the_command() {
+    let Some(bundle) = bundle() else { return };
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mknod"], "action": "SCMP_ACT_KILL_PROCESS" }],
+    });
+    let hook = json!({ "path": "/bin/helper", "args": ["helper", "mknod", "/dev/x", "0"] });
+    let hooks = json!({ "startContainer": [hook] });
+    let mut bundle = bundle.with("/linux/seccomp", filter).with("/hooks", hooks);
+    for no_new_privileges in [true, false] {
+        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let told = bundle.run().failure();
+        assert!(told.contains("startContainer hook /bin/helper"), "{told}");
+        bundle.assert_gone();
+    }
+}

@@ -320,3 +320,36 @@ fn mapped_root_gets_sources_that_it_could_not_reach() {
     }
     line(&output, "/terminals");
 }
+
+#[test]
+fn kernel_filesystems_of_the_covered_host_make_no_new_ones_possible() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle.command("own-sysfs /proc");
+    let output = bundle.runtime(&["run", "--no-pivot", &bundle.id]);
+    let unmade = "unshare -";
+    if output.stdout.starts_with(unmade) {
+        eprintln!("skipped: no user namespaces for a container on this host");
+        return;
+    }
+    const EPERM: &str = "unshare 0 mount -1";
+    assert_eq!(output.lines(), [EPERM], "{output:?}");
+}
+
+#[test]
+fn read_only_dev_has_its_devices_and_mounts() {
+    let Some(mut bundle) = bundle() else { return };
+    let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+    let dev = mounts
+        .iter_mut()
+        .find(|mount| mount["destination"] == "/dev");
+    let options = dev.expect("a mount")["options"].as_array_mut();
+    options.expect("a list").push(json!("ro"));
+    let bundle =
+        bundle.command("write /dev/x x ; write /dev/null x ; list /dev/pts ; link /dev/fd");
+    let output = bundle.run();
+    assert_eq!(
+        output.lines(),
+        [EROFS, "ok", "ptmx", "/proc/self/fd"],
+        "{output:?}"
+    );
+}
