@@ -75,7 +75,16 @@ pub(crate) fn bundle() -> Option<Bundle> {
     );
     let directory = std::env::temp_dir().join(format!("coracle-runtime-{id}"));
     fs::create_dir_all(directory.join("rootfs/bin")).expect("temporary directory");
-    fs::copy(helper, directory.join("rootfs/bin/helper")).expect("copy of the helper");
+    // By a process of its own: a descriptor that writes the file here could be inherited by what another test starts just
+    // now, and the file could not be executed then (ETXTBSY).
+    let copied = Command::new("cp")
+        .arg(helper)
+        .arg(directory.join("rootfs/bin/helper"))
+        .status();
+    assert!(
+        copied.expect("cp is installed").success(),
+        "copy of the helper"
+    );
     let config = config(&id);
     Some(Bundle {
         id,
