@@ -26,7 +26,7 @@ pub use http::{Response, get};
 pub use image::{Image, Partition};
 pub use kernel::{BootFiles, floor_initrd};
 pub use lab::{
-    Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_bench,
+    CHECK, Lab, Report, Step, TestProgram, find_program, guest_runtime, runtime_bench,
     runtime_test_helper, runtime_tests,
 };
 pub use power_cut::{Random, WriteLog};

@@ -4,9 +4,11 @@
 //! All of it is one initramfs, so nothing needs root, a disk or modules. The guest has no network but loopback, says
 //! "tests complete" when it has run every step, and powers off.
 
+mod check;
 mod kernel;
 mod program;
 mod report;
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -20,6 +22,7 @@ use crate::kernel::BootFiles;
 use crate::tool::run_tool;
 use crate::vm::{Boot, VmBuilder};
 
+pub use check::CHECK;
 pub use program::{
     TestProgram, find_program, guest_runtime, runtime_bench, runtime_test_helper, runtime_tests,
 };
