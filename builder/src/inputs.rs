@@ -18,6 +18,7 @@ use crate::machine_file::MachineFile;
 use crate::overlay_files::file_layer;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
+use crate::source::drivers::{self, DriverSets, Drivers};
 use crate::source::efi::Efi;
 use crate::source::image::{Image, ImageConfig, Layer};
 use crate::source::kernel::Kernel;
@@ -73,6 +74,8 @@ pub struct Inputs {
     pub root_modules: Vec<Module>,
     /// Modules of the root that are loaded once the workloads run, without those above.
     pub late_modules: Vec<Module>,
+    /// Modules that are loaded when a device asks for them.
+    pub drivers: DriverSets,
     /// systemd-boot and the UKI's stub.
     pub efi: Efi,
     /// The workloads in start order.
@@ -122,6 +125,7 @@ pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Resul
         initrd_modules: modules.initrd,
         root_modules: modules.root,
         late_modules: modules.late,
+        drivers: modules.drivers,
         efi,
         workloads,
     })
@@ -132,6 +136,19 @@ struct StagedModules {
     initrd: Vec<Module>,
     root: Vec<Module>,
     late: Vec<Module>,
+    drivers: DriverSets,
+}
+
+fn prepare_drivers(drivers: Drivers, keep_signatures: bool) -> Result<Drivers, Failure> {
+    let modules: Result<Vec<Module>, _> = drivers
+        .modules
+        .into_iter()
+        .map(|module| module_file::prepare(module, keep_signatures))
+        .collect();
+    Ok(Drivers {
+        modules: modules?,
+        ..drivers
+    })
 }
 
 fn names(list: &[String]) -> impl Iterator<Item = &str> {
@@ -203,12 +220,18 @@ impl Sources<'_> {
                 .collect();
             resolved.push(ready?);
         }
+        let keep_signatures = spec.module_signatures;
+        let drivers = drivers::choose(kernel, spec.hardware, &spec.drivers, self.cache)?;
         let mut stages = resolved.into_iter();
         let mut next = || stages.next().unwrap_or_default();
         Ok(StagedModules {
             initrd: next(),
             root: next(),
             late: next(),
+            drivers: DriverSets {
+                storage: prepare_drivers(drivers.storage, keep_signatures)?,
+                all: prepare_drivers(drivers.all, keep_signatures)?,
+            },
         })
     }
 

@@ -12,6 +12,7 @@ use config::boot::{
     STATE_TEMPLATE_PATH,
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
+use config::spec::HardwareProfile;
 use config::template::Template;
 use uuid::Uuid;
 
@@ -20,11 +21,15 @@ use crate::format::ext4;
 use crate::guest;
 use crate::identity::named_uuid;
 use crate::inputs::{Inputs, WorkloadInput};
+use crate::source::drivers::Drivers;
 use crate::source::modules::Module;
 use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
 
 /// Where the root's kernel modules lie.
 const MODULES_DIR: &str = "/usr/lib/coracle/modules";
+/// Where the drivers lie that are loaded on demand, in the root and in the initrd.
+const ROOT_DRIVERS: &str = "/usr/lib/coracle/drivers";
+const INITRD_DRIVERS: &str = "/drivers";
 /// Where the state partition is mounted.
 const STATE_MOUNT_POINT: &str = "/state";
 /// The most that a template's file system has: one group.
@@ -32,15 +37,14 @@ const MOST_OF_TEMPLATE: u64 = 128 << 20;
 /// The most layers that overlayfs stacks.
 const MOST_LAYERS: usize = 500;
 
+/// Where a machine of metal has a screen; the last console that it has is `/dev/console`.
+const SCREEN: &str = "console=tty0";
+const SERIAL_LINE: &str = "console=ttyS0";
+
 /// Words that every machine's command line has. `cryptomgr.notests` saves the kernel's self-tests of its crypto
 /// (over a third of a small guest's boot); `no_timer_check` spares the test of the timer's wiring, which panics the guest
 /// of a busy host whose interrupts come late.
-const COMMAND_LINE: [&str; 4] = [
-    "console=ttyS0",
-    "quiet",
-    "cryptomgr.notests",
-    "no_timer_check",
-];
+const COMMAND_LINE: [&str; 3] = ["quiet", "cryptomgr.notests", "no_timer_check"];
 
 /// Why no plan could be made.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,7 @@ pub struct Plan {
     /// All times in the image: seconds since the Unix epoch.
     pub epoch: i64,
     failure: FailurePolicy,
+    has_screen: bool,
     extra_words: Vec<String>,
 }
 
@@ -106,6 +111,7 @@ impl Plan {
                 module.content.clone(),
             )?;
         }
+        add_drivers(&mut root, ROOT_DRIVERS, &inputs.drivers.all)?;
         for workload in inputs.workloads {
             add_workload(&mut root, workload)?;
         }
@@ -116,7 +122,7 @@ impl Plan {
         root.put_file(BOOT_SPEC_PATH, 0o644, text(&boot_spec_json(&boot_spec)))?;
         Ok(Self {
             root,
-            initramfs: initramfs(&inputs.initrd_modules)?,
+            initramfs: initramfs(&inputs.initrd_modules, &inputs.drivers.storage)?,
             boot_spec,
             os_release,
             kernel_release: inputs.kernel.release,
@@ -126,6 +132,7 @@ impl Plan {
             state_size: spec.state_size,
             epoch,
             failure: spec.failure,
+            has_screen: spec.hardware == HardwareProfile::Metal,
             extra_words: spec.command_line.clone(),
         })
     }
@@ -137,8 +144,12 @@ impl Plan {
             format!("{FAILURE_WORD}={}", self.failure),
             format!("roothash={root_hash}"),
         ];
-        let words: Vec<&str> = COMMAND_LINE
+        let words: Vec<&str> = self
+            .has_screen
+            .then_some(SCREEN)
             .into_iter()
+            .chain([SERIAL_LINE])
+            .chain(COMMAND_LINE)
             .chain(own.iter().map(String::as_str))
             .chain(self.extra_words.iter().map(String::as_str))
             .collect();
@@ -205,6 +216,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
         hostname: spec.hostname.clone(),
         modules: paths(&inputs.root_modules),
         late_modules: paths(&inputs.late_modules),
+        drivers: !inputs.drivers.all.modules.is_empty(),
         state: spec.state_size.map(|size| BootState {
             partition_uuid: state_uuid(&spec.name).to_string(),
             mount_point: STATE_MOUNT_POINT.to_owned(),
@@ -303,7 +315,7 @@ fn base_root(os_release: &str) -> Result<Tree, TreeError> {
 }
 
 /// The initrd: init and the runtime that it keeps in memory, the modules that lead to the root, and the mount points init needs before it.
-fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
+fn initramfs(modules: &[Module], drivers: &Drivers) -> Result<Tree, TreeError> {
     let mut tree = Tree::default();
     for directory in ["dev", "proc", "sys", "run", "sysroot"] {
         tree.make_directories(directory)?;
@@ -330,7 +342,26 @@ fn initramfs(modules: &[Module]) -> Result<Tree, TreeError> {
             module.content.clone(),
         )?;
     }
+    add_drivers(&mut tree, INITRD_DRIVERS, drivers)?;
     Ok(tree)
+}
+
+/// A folder of modules with the tables that init finds them by; nothing where there are none.
+fn add_drivers(tree: &mut Tree, folder: &str, drivers: &Drivers) -> Result<(), TreeError> {
+    if drivers.modules.is_empty() {
+        return Ok(());
+    }
+    for (name, table) in [
+        ("modules.alias", &drivers.alias),
+        ("modules.dep", &drivers.dep),
+    ] {
+        tree.put_file(&format!("{folder}/{name}"), 0o644, text(table))?;
+    }
+    for module in &drivers.modules {
+        let content = module.content.clone();
+        tree.put_file(&module_path(module, folder), 0o644, content)?;
+    }
+    Ok(())
 }
 
 fn module_path(module: &Module, folder: &str) -> String {

@@ -35,6 +35,8 @@ pub struct BootSpec {
     pub modules: Vec<String>,
     /// The same for modules that no workload waits for: loaded once all workloads are ready, or after some seconds.
     pub late_modules: Vec<String>,
+    /// The root has drivers that are loaded when a device asks for them.
+    pub drivers: bool,
     /// The state partition; `None`: the machine keeps nothing over a reboot.
     pub state: Option<BootState>,
     /// How much is kept of what the workloads print.

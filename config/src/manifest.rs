@@ -25,6 +25,8 @@ pub struct Manifest {
     #[serde(default)]
     pub kernel: Kernel,
     #[serde(default)]
+    pub hardware: Hardware,
+    #[serde(default)]
     pub boot: Boot,
     #[serde(default)]
     pub debian: Debian,
@@ -57,6 +59,15 @@ pub struct Kernel {
     pub initrd_modules: Vec<Text>,
     #[serde(default)]
     pub extra_modules: Vec<Text>,
+}
+
+/// `[hardware]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    pub profile: Option<Text>,
+    #[serde(default)]
+    pub drivers: Vec<Text>,
 }
 
 /// `[boot]`.

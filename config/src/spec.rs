@@ -15,8 +15,10 @@ pub use crate::secret::SECRETS_PATH;
 use crate::value::{self, Parsed};
 pub use crate::workload::{File, FileContent, Secret, Source, Volume, Workload};
 
-/// The kernel package of a file that names none.
+/// The kernel package of a virtual machine whose file names none.
 pub const DEFAULT_KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The same for a machine of metal: with the drivers of real hardware.
+pub const METAL_KERNEL_PACKAGE: &str = "linux-image-amd64";
 
 /// The least size of a state partition, in bytes: below it ext4 has no room for a journal.
 pub const LEAST_STATE_SIZE: u64 = 32 << 20;
@@ -41,6 +43,10 @@ pub struct Spec {
     pub initrd_modules: Vec<String>,
     /// Kernel modules loaded from the root beside those that Coracle itself needs.
     pub extra_modules: Vec<String>,
+    /// The hardware that the image carries drivers for.
+    pub hardware: HardwareProfile,
+    /// Kernel modules beside those of the profile that are loaded when a device asks for them.
+    pub drivers: Vec<String>,
     /// systemd-boot's EFI binary and the UKI's stub on the host; `None`: from the Debian package.
     pub boot_files: Option<(Text, Text)>,
     /// The Debian suite of the workloads' packages; `None`: the host's own sources.
@@ -63,6 +69,19 @@ pub struct Spec {
     pub interfaces: Vec<Interface>,
     /// Workloads in start order.
     pub workloads: Vec<Workload>,
+}
+
+/// The hardware that an image is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardwareProfile {
+    /// virtio at once, and the other disks and networks of QEMU and the like on demand.
+    Vm,
+    /// virtio at once, and the disks and networks of clouds and their hypervisors on demand.
+    Cloud,
+    /// Servers and PCs: disks, networks, USB and consoles of all kinds.
+    Metal,
+    /// virtio, and what the file names.
+    None,
 }
 
 /// Where the kernel comes from.
@@ -109,6 +128,9 @@ impl Spec {
         check_ports(&workloads, &manifest.workload, &mut mistakes);
         check_volumes(&manifest, &mut mistakes);
         let workloads = order_workloads(workloads, &manifest, &mut mistakes);
+        let hardware = mistakes
+            .take_some(manifest.hardware.profile.as_ref(), hardware_profile)
+            .unwrap_or(HardwareProfile::Vm);
         let name = mistakes
             .take(value::dns_label(&manifest.name, "name"))
             .unwrap_or_default();
@@ -116,11 +138,13 @@ impl Spec {
             version: mistakes
                 .take_some(manifest.version.as_ref(), value::version)
                 .unwrap_or_else(|| "0.1.0".to_owned()),
-            kernel: kernel_source(&manifest, &mut mistakes),
+            kernel: kernel_source(&manifest, hardware, &mut mistakes),
             command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
             module_signatures: module_signatures(&manifest.kernel),
             initrd_modules: mistakes.take_all(&manifest.kernel.initrd_modules, module_name),
             extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, module_name),
+            hardware,
+            drivers: mistakes.take_all(&manifest.hardware.drivers, module_name),
             boot_files: boot_files(&manifest.boot, &mut mistakes),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
             state_size: mistakes
@@ -157,7 +181,24 @@ fn by_place<T>(table: &BTreeMap<Text, T>) -> Vec<(&Text, &T)> {
     entries
 }
 
-fn kernel_source(manifest: &Manifest, mistakes: &mut Mistakes) -> KernelSource {
+fn hardware_profile(text: &Text) -> Parsed<HardwareProfile> {
+    match text.get_ref().as_str() {
+        "vm" => Ok(HardwareProfile::Vm),
+        "cloud" => Ok(HardwareProfile::Cloud),
+        "metal" => Ok(HardwareProfile::Metal),
+        "none" => Ok(HardwareProfile::None),
+        other => Err(
+            Diagnostic::at(text.span(), format!("`{other}` is no hardware profile"))
+                .hint(suggest(other, ["vm", "cloud", "metal", "none"])),
+        ),
+    }
+}
+
+fn kernel_source(
+    manifest: &Manifest,
+    hardware: HardwareProfile,
+    mistakes: &mut Mistakes,
+) -> KernelSource {
     let kernel = &manifest.kernel;
     if let (Some(package), Some(image)) = (&kernel.package, &kernel.image) {
         mistakes.push(
@@ -188,8 +229,17 @@ fn kernel_source(manifest: &Manifest, mistakes: &mut Mistakes) -> KernelSource {
     KernelSource::Package {
         name: mistakes
             .take_some(kernel.package.as_ref(), value::package)
-            .unwrap_or_else(|| DEFAULT_KERNEL_PACKAGE.to_owned()),
+            .unwrap_or_else(|| default_package(hardware).to_owned()),
         suite: own_suite.or_else(|| manifest.debian.suite.as_ref().map(|s| s.get_ref().clone())),
+    }
+}
+
+const fn default_package(hardware: HardwareProfile) -> &'static str {
+    match hardware {
+        HardwareProfile::Metal => METAL_KERNEL_PACKAGE,
+        HardwareProfile::Vm | HardwareProfile::Cloud | HardwareProfile::None => {
+            DEFAULT_KERNEL_PACKAGE
+        }
     }
 }
 

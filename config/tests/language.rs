@@ -277,6 +277,16 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &["`1500ms` is no time for a watchdog", "from 2s to 600s"],
     ),
     (
+        "[kernel]",
+        "[hardware]\nprofile = \"mtal\"\n[kernel]",
+        &["`mtal` is no hardware profile", "did you mean `metal`?"],
+    ),
+    (
+        "[kernel]",
+        "[hardware]\ndrivers = [\"e 1000\"]\n[kernel]",
+        &["`e 1000` is no kernel module"],
+    ),
+    (
         "http = \"http://:80/\"",
         "http = \"https://:80/\"",
         &["is no URL for a health check"],

@@ -1,6 +1,7 @@
 //! What this binary does when PID 1 runs it as its own child.
 
 use crate::log;
+use crate::modules::modprobe;
 use crate::net::dhcp;
 use crate::probe;
 use crate::state::keeper;
@@ -14,6 +15,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, rest)) if word == "probe" => probe::run(rest),
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),
+        Some((word, modaliases)) if word == "modprobe" => modprobe::run(modaliases),
         _ => 2,
     }
 }

@@ -26,6 +26,8 @@ use crate::disks::{PartitionDevice, Survey};
 use crate::dm::DeviceMapper;
 use crate::failure::Refusal;
 use crate::gpt::Guid;
+use crate::modules::ModuleError;
+use crate::modules::modprobe::{self, Modprobe};
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
@@ -78,7 +80,7 @@ fn enter_root(console: &mut Console) -> Result<UeventSocket, Refusal> {
         UeventSocket::open().map_err(|error| format!("cannot listen for devices: {error}"))?;
     load_modules(console);
     let (data, hash) =
-        find_root_partitions(&root_hash, &uevents).map_err(Refusal::with_hint(NO_DISK))?;
+        find_root_partitions(&root_hash, &uevents, console).map_err(Refusal::with_hint(NO_DISK))?;
     let device = set_up_verity(&data, &hash, &root_hash).map_err(Refusal::with_hint(DAMAGED))?;
     mount_root(&device)
         .map_err(|error| Refusal::with_hint(DAMAGED)(explain_corruption(error, &uevents)))?;
@@ -109,19 +111,31 @@ fn partition_guids(root_hash: &RootHash) -> (Guid, Guid) {
     (half(0), half(16))
 }
 
+/// Looks at once: the drivers of a virtual machine's disk are loaded already. Only then the devices are asked which
+/// drivers they want, and it is looked again as disks appear.
 fn find_root_partitions(
     root_hash: &RootHash,
     uevents: &UeventSocket,
+    console: &mut Console,
 ) -> Result<(PartitionDevice, PartitionDevice), Failure> {
     let (data, hash) = partition_guids(root_hash);
     let deadline = Instant::now() + DEVICE_DEADLINE;
+    let mut drivers = None;
     loop {
-        while uevents.next().is_some() {}
         let survey = Survey::take();
         if let (Some(data), Some(hash)) = (survey.find(data), survey.find(hash)) {
             return Ok((data.clone(), hash.clone()));
         }
-        if !wait_for_block_device(uevents, deadline) {
+        let drivers = match &mut drivers {
+            Some(drivers) => drivers,
+            None => drivers.insert(
+                Modprobe::open(modprobe::IN_INITRAMFS)
+                    .map_err(|error| format!("cannot read the drivers' tables: {error}"))?,
+            ),
+        };
+        // Each time: a disk may come with others whose word was lost.
+        tell_failed(console, drivers.coldplug());
+        if !wait_for_block_device(uevents, drivers, console, deadline) {
             let seconds = DEVICE_DEADLINE.as_secs();
             let found = survey.describe();
             return Err(format!("no root partition {data} with verity partition {hash} after {seconds} s; found: {found}").into());
@@ -129,16 +143,31 @@ fn find_root_partitions(
     }
 }
 
-/// `false` once the deadline is over.
-fn wait_for_block_device(uevents: &UeventSocket, deadline: Instant) -> bool {
+/// Loads the drivers of devices that appear meanwhile. `false` once the deadline is over.
+fn wait_for_block_device(
+    uevents: &UeventSocket,
+    drivers: &mut Modprobe,
+    console: &mut Console,
+    deadline: Instant,
+) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return false;
         }
-        if uevents.wait(left) == Some(Uevent::BlockAdded) {
-            return true;
+        match uevents.wait(left) {
+            Some(Uevent::BlockAdded) => return true,
+            Some(Uevent::DeviceAdded(modalias)) => {
+                tell_failed(console, drivers.load_for([modalias]));
+            }
+            _ => {}
         }
+    }
+}
+
+fn tell_failed(console: &mut Console, failed: Vec<ModuleError>) {
+    for error in failed {
+        console.say(describe(&error));
     }
 }
 

@@ -15,6 +15,7 @@ pub mod dm;
 pub mod failure;
 pub mod gpt;
 pub mod halt;
+pub mod hotplug;
 pub mod initramfs;
 pub mod kernel_log;
 pub mod lines;

@@ -21,6 +21,8 @@ pub enum Uevent {
     BlockAdded,
     /// An input device appeared; its node below `/dev`, e.g. `input/event0`.
     InputAdded(String),
+    /// A device appeared that a module may drive; its `modalias`.
+    DeviceAdded(String),
     /// dm-verity read a block that does not match its hash.
     Corrupted(CorruptBlock),
     /// Anything else.
@@ -122,6 +124,10 @@ fn parse(message: &[u8]) -> Uevent {
         (Some("add"), Some("input"), Some(node)) if node.starts_with("input/event") => {
             Uevent::InputAdded(node.to_owned())
         }
+        (Some("add"), ..) => match value_of("MODALIAS") {
+            Some(modalias) => Uevent::DeviceAdded(modalias.to_owned()),
+            None => Uevent::Other,
+        },
         _ => Uevent::Other,
     }
 }
@@ -160,6 +166,15 @@ mod tests {
                 Uevent::BlockAdded,
             ),
             ("remove@/x\0ACTION=remove\0SUBSYSTEM=block\0", Uevent::Other),
+            (
+                "add@/x\0ACTION=add\0SUBSYSTEM=usb\0MODALIAS=usb:v1d2\0",
+                Uevent::DeviceAdded("usb:v1d2".to_owned()),
+            ),
+            ("add@/x\0ACTION=add\0SUBSYSTEM=usb\0", Uevent::Other),
+            (
+                "remove@/x\0ACTION=remove\0SUBSYSTEM=usb\0MODALIAS=usb:v1d2\0",
+                Uevent::Other,
+            ),
             (
                 "add@/x\0ACTION=add\0SUBSYSTEM=input\0DEVNAME=input/event3\0",
                 Uevent::InputAdded("input/event3".to_owned()),

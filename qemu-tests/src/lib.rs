@@ -33,4 +33,4 @@ pub use power_cut::{Random, WriteLog};
 pub use redis::Redis;
 pub use tool::{run_tool, tool_is_missing};
 pub use umoci::redis_layout;
-pub use vm::{Boot, Vm, VmBuilder, free_port};
+pub use vm::{Boot, DiskBus, Vm, VmBuilder, free_port};

@@ -36,6 +36,43 @@ pub enum Boot<'a> {
     DirectThroughFirmware(&'a BootFiles),
 }
 
+/// How the disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskBus {
+    /// virtio-blk.
+    Virtio,
+    /// NVMe.
+    Nvme,
+    /// A SATA disk behind an AHCI controller.
+    Ahci,
+    /// A SCSI disk behind virtio-scsi.
+    Scsi,
+    /// A USB stick behind an xHCI controller.
+    Usb,
+}
+
+impl DiskBus {
+    /// The controller, where the disk has one of its own, and the disk.
+    fn devices(self) -> &'static [&'static str] {
+        match self {
+            Self::Virtio => &["virtio-blk-pci,drive=disk,bootindex=1"],
+            Self::Nvme => &["nvme,drive=disk,serial=coracle,bootindex=1"],
+            Self::Ahci => &[
+                "ich9-ahci,id=bus",
+                "ide-hd,bus=bus.0,drive=disk,bootindex=1",
+            ],
+            Self::Scsi => &[
+                "virtio-scsi-pci,id=bus",
+                "scsi-hd,bus=bus.0,drive=disk,bootindex=1",
+            ],
+            Self::Usb => &[
+                "qemu-xhci,id=bus",
+                "usb-storage,bus=bus.0,drive=disk,bootindex=1",
+            ],
+        }
+    }
+}
+
 /// A machine before it is started.
 #[derive(Debug)]
 pub struct VmBuilder<'a> {
@@ -44,6 +81,8 @@ pub struct VmBuilder<'a> {
     name: String,
     disk: Option<PathBuf>,
     write_log: Option<PathBuf>,
+    bus: DiskBus,
+    network: &'static str,
     memory_mib: u32,
     forwards: Vec<(u16, u16)>,
     extra: Vec<String>,
@@ -58,6 +97,8 @@ impl<'a> VmBuilder<'a> {
             name: name.to_owned(),
             disk: disk.into(),
             write_log: None,
+            bus: DiskBus::Virtio,
+            network: "virtio-net-pci",
             memory_mib: 512,
             forwards: Vec::new(),
             extra: Vec::new(),
@@ -73,6 +114,18 @@ impl<'a> VmBuilder<'a> {
     /// Logs each write and flush to a new file; see [`crate::WriteLog`].
     pub fn log_writes(mut self, log: PathBuf) -> Self {
         self.write_log = Some(log);
+        self
+    }
+
+    /// Attaches the disk in another way.
+    pub fn disk_bus(mut self, bus: DiskBus) -> Self {
+        self.bus = bus;
+        self
+    }
+
+    /// Gives it a network card of another model, by QEMU's name.
+    pub fn network(mut self, model: &'static str) -> Self {
+        self.network = model;
         self
     }
 
@@ -136,13 +189,16 @@ impl<'a> VmBuilder<'a> {
             "-cpu max,-cx16,-la57 -smp 1 -chardev socket,id=qmp,fd=0 -mon chardev=qmp,mode=control",
             "-chardev socket,id=console,fd=1 -serial chardev:console",
             "-object rng-builtin,id=rng -device virtio-rng-pci,rng=rng",
-            "-device virtio-net-pci,netdev=net,romfile= -m",
         ]
         .iter()
         .flat_map(|part| part.split(' '))
         .map(ToOwned::to_owned)
         .collect();
-        line.push(self.memory_mib.to_string());
+        line.extend([
+            "-device".to_owned(),
+            format!("{},netdev=net,romfile=", self.network),
+        ]);
+        line.extend(["-m".to_owned(), self.memory_mib.to_string()]);
         let mut netdev = "user,id=net".to_owned();
         for (host, guest) in &self.forwards {
             netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
@@ -165,8 +221,9 @@ impl<'a> VmBuilder<'a> {
         } else if let Some(disk) = &self.disk {
             let drive = "if=none,id=disk,format=raw,cache=unsafe,file=";
             line.extend(["-drive".to_owned(), format!("{drive}{}", disk.display())]);
-            let device = "virtio-blk-pci,drive=disk,bootindex=1";
-            line.extend(["-device".to_owned(), device.to_owned()]);
+            for device in self.bus.devices() {
+                line.extend(["-device".to_owned(), (*device).to_owned()]);
+            }
         }
         line.extend(self.boot_arguments()?);
         line.extend(self.extra.iter().cloned());

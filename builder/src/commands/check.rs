@@ -5,7 +5,7 @@ use std::path::Path;
 
 use config::boot::{OnDamage, Protocol, Readiness};
 use config::ending::FailureAction;
-use config::spec::{KernelSource, SECRETS_PATH, Source, Spec, Workload};
+use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
 use crate::bundle::ROOT_CAPABILITIES;
 use crate::failure::Failure;
@@ -19,6 +19,21 @@ use crate::streams::show;
 pub(super) fn check(file: &Path) -> Result<(), Failure> {
     let file = MachineFile::load(file)?;
     show(&describe(&file.spec))
+}
+
+fn hardware(spec: &Spec) -> String {
+    let profile = match spec.hardware {
+        HardwareProfile::Vm => "vm",
+        HardwareProfile::Cloud => "cloud",
+        HardwareProfile::Metal => "metal",
+        HardwareProfile::None => "none",
+    };
+    let named = spec.drivers.iter().map(String::as_str);
+    [profile]
+        .into_iter()
+        .chain(named)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn describe(spec: &Spec) -> String {
@@ -45,8 +60,10 @@ fn describe(spec: &Spec) -> String {
             };
             format!("{} MiB at least; {on_damage}", size >> 20)
         });
+    let hardware = hardware(spec);
     for (what, value) in [
         ("kernel", kernel),
+        ("hardware", hardware),
         ("state", state),
         ("on failure", on_failure(spec)),
     ] {

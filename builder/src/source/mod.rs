@@ -8,6 +8,7 @@ pub mod cache;
 pub mod debian;
 pub mod dir;
 pub mod docker_archive;
+pub mod drivers;
 pub mod efi;
 pub mod error;
 pub mod image;

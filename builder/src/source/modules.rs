@@ -73,12 +73,26 @@ pub struct Module {
     pub content: Content,
 }
 
+/// A module that is loaded on demand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closure {
+    /// Its name.
+    pub name: String,
+    /// The devices that it says it drives, as patterns of their `modalias`.
+    pub aliases: Vec<String>,
+    /// All it depends on, in load order, and itself at the end; nothing if it is built in.
+    pub modules: Vec<Module>,
+}
+
 /// What a module says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Modinfo {
     depends: Vec<String>,
     soft: Vec<String>,
+    /// Names that stand for it.
     aliases: Vec<String>,
+    /// Patterns of devices that it drives.
+    devices: Vec<String>,
 }
 
 /// The wanted modules and all they depend on, dependencies first, each once.
@@ -90,30 +104,45 @@ pub fn resolve(
     wanted: &[&str],
     cache: &Cache,
 ) -> Result<Vec<Module>, ModuleError> {
-    let mut resolver = Resolver {
-        kernel,
-        known: load_known(kernel, cache),
-        learned: false,
-        done: BTreeSet::new(),
-        way: Vec::new(),
-        order: Vec::new(),
-    };
+    let mut resolver = Resolver::new(kernel, cache);
     for name in wanted {
         resolver.add(&normal(name), false)?;
     }
-    let Resolver {
-        known,
-        learned,
-        order,
-        ..
-    } = resolver;
-    if learned {
-        save_known(kernel, cache, &known)?;
-    }
-    Ok(order)
+    resolver.save(cache)?;
+    Ok(resolver.order)
 }
 
-fn normal(name: &str) -> String {
+/// For each name, the module and all it depends on, by itself.
+///
+/// # Errors
+/// [`ModuleError`].
+pub fn closures(
+    kernel: &Kernel,
+    names: &BTreeSet<String>,
+    cache: &Cache,
+) -> Result<Vec<Closure>, ModuleError> {
+    let mut resolver = Resolver::new(kernel, cache);
+    let mut closures = Vec::new();
+    for name in names {
+        resolver.add(name, false)?;
+        resolver.done.clear();
+        let modules = std::mem::take(&mut resolver.order);
+        let aliases = match modules.last() {
+            Some(_) => resolver.info(name)?.devices,
+            None => Vec::new(),
+        };
+        closures.push(Closure {
+            name: name.clone(),
+            aliases,
+            modules,
+        });
+    }
+    resolver.save(cache)?;
+    Ok(closures)
+}
+
+/// A module's name as the kernel has it.
+pub fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -127,7 +156,26 @@ struct Resolver<'a> {
     order: Vec<Module>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    fn new(kernel: &'a Kernel, cache: &Cache) -> Self {
+        Self {
+            kernel,
+            known: load_known(kernel, cache),
+            learned: false,
+            done: BTreeSet::new(),
+            way: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Keeps what was read of the modules for the next build.
+    fn save(&self, cache: &Cache) -> Result<(), ModuleError> {
+        if self.learned {
+            save_known(self.kernel, cache, &self.known)?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, name: &str, soft: bool) -> Result<(), ModuleError> {
         let modules = &self.kernel.modules;
         let name = match modules.files.get_key_value(name) {
@@ -244,7 +292,7 @@ fn read_modinfo(file: &ModuleFile) -> Result<Modinfo, ReadError> {
     Ok(parse_modinfo(section.data().map_err(|e| broken(&e))?))
 }
 
-/// NUL-separated `KEY=VALUE`; aliases that are patterns for devices are left out.
+/// NUL-separated `KEY=VALUE`.
 fn parse_modinfo(bytes: &[u8]) -> Modinfo {
     let mut info = Modinfo::default();
     for record in bytes.split(|b| *b == 0) {
@@ -265,9 +313,11 @@ fn parse_modinfo(bytes: &[u8]) -> Modinfo {
                     }
                 }
             }
-            Some(("alias", alias)) if !alias.contains(['*', ':']) => {
-                info.aliases.push(normal(alias));
+            Some(("alias", alias)) if alias.contains(char::is_whitespace) => {}
+            Some(("alias", alias)) if alias.contains(['*', ':']) => {
+                info.devices.push(alias.to_owned());
             }
+            Some(("alias", alias)) => info.aliases.push(normal(alias)),
             _ => {}
         }
     }

@@ -8,6 +8,7 @@ use crate::buttons::PowerButton;
 use crate::console::now;
 use crate::initramfs::corruption_message;
 use crate::kernel_log::KernelLog;
+use crate::net::netlink::Link;
 use crate::uevent::{Uevent, UeventSocket};
 use crate::{modules, readahead};
 
@@ -22,11 +23,35 @@ impl Machine {
         if let Some((paths, _)) = self.late_modules.take() {
             readahead::set_for_root(readahead::AFTERWARDS_KIB);
             modules::load_all(&paths, &mut self.console);
+            self.hotplug.want_all();
             if !self.state_keeper.has_begun() {
                 self.start_state_keeper();
             }
         }
         self.journal.begin(now());
+    }
+
+    /// What no workload waits for gets its drivers when the boot is over; a network is waited for.
+    pub(super) fn ask_for_missing_drivers(&mut self) {
+        if Link::find(None).is_none() {
+            self.hotplug.want_all();
+        }
+    }
+
+    /// Lets a child load what devices ask for, if one does and no child is at it.
+    pub(super) fn start_modprobe(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        match self.hotplug.start() {
+            Ok(Some(pid)) => drop(self.children.insert(pid, Role::Modprobe)),
+            Ok(None) => {}
+            Err(error) => {
+                self.console
+                    .say(format_args!("cannot start the loading of drivers: {error}"));
+                self.hotplug.forget();
+            }
+        }
     }
 
     pub(super) fn read_uevents(&mut self) {
@@ -38,6 +63,7 @@ impl Machine {
                         self.add_button(button);
                     }
                 }
+                Uevent::DeviceAdded(modalias) => self.hotplug.want(modalias),
                 Uevent::BlockAdded | Uevent::Other => {}
             }
         }

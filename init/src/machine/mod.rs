@@ -22,6 +22,7 @@ use rustix::event::epoll;
 use crate::buttons::PowerButton;
 use crate::console::{Console, now};
 use crate::halt::Ending;
+use crate::hotplug::Hotplug;
 use crate::kernel_log::KernelLog;
 use crate::log::batch::Batch;
 use crate::log::journal::Journal;
@@ -55,6 +56,7 @@ pub struct Machine {
     signals: OwnedFd,
     uevents: Option<UeventSocket>,
     buttons: Vec<Option<PowerButton>>,
+    hotplug: Hotplug,
     children: BTreeMap<i32, Role>,
     early_exits: VecDeque<(i32, Exit)>,
     console_watched: bool,
@@ -101,6 +103,7 @@ impl Machine {
             signals,
             uevents,
             buttons: Vec::new(),
+            hotplug: Hotplug::new(spec.drivers),
             children: BTreeMap::new(),
             early_exits: VecDeque::new(),
             console_watched: false,
@@ -143,6 +146,7 @@ impl Machine {
         for button in PowerButton::find_all() {
             self.add_button(button);
         }
+        self.ask_for_missing_drivers();
         for interface in 0..self.network.len() {
             self.start_dhcp(interface);
         }
@@ -175,6 +179,7 @@ impl Machine {
         }
         self.log_own_lines();
         self.journal.wake();
+        self.start_modprobe();
         self.console.write_some();
         self.watch_console();
     }

@@ -56,6 +56,7 @@ impl Machine {
                 };
                 self.tell_engine(Event::Probed(id, result));
             }
+            Some(Role::Modprobe) => self.hotplug.on_exit(),
             Some(Role::Dhcp(interface)) => {
                 self.network.on_exit(interface, now(), &mut self.console)
             }

@@ -30,6 +30,7 @@ pub(super) enum Role {
     Dhcp(usize),
     StateKeeper,
     Log,
+    Modprobe,
 }
 
 impl Source {

@@ -1,6 +1,10 @@
 //! Kernel modules, loaded in the order in which the builder listed them: dependencies come first.
 //!
-//! The kernel unpacks and checks a module itself. There is no search by alias and no unloading.
+//! The kernel unpacks and checks a module itself. Which module drives a device is [`alias`]'s to know and
+//! [`modprobe`]'s to load; nothing is unloaded.
+
+pub mod alias;
+pub mod modprobe;
 
 use std::io;
 use std::path::Path;
