@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::log::batch::Stamp;
+use crate::screens::Screens;
 use crate::sys;
 
 /// What one workload's lines may take up in memory while the console is slow.
@@ -59,6 +60,7 @@ struct Share {
 #[derive(Debug)]
 pub struct Console {
     device: Option<OwnedFd>,
+    screens: Screens,
     /// Whole lines that are being written.
     current: VecDeque<u8>,
     own: VecDeque<u8>,
@@ -82,12 +84,16 @@ impl Console {
         let device = rustix::fs::open("/dev/console", flags, Mode::empty())
             .or_else(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3))
             .ok();
-        Self::on(device)
+        Self {
+            screens: Screens::open(),
+            ..Self::on(device)
+        }
     }
 
     fn on(device: Option<OwnedFd>) -> Self {
         Self {
             device,
+            screens: Screens::default(),
             current: VecDeque::new(),
             own: VecDeque::new(),
             shares: BTreeMap::new(),
@@ -105,7 +111,9 @@ impl Console {
         self.write_some();
         let stamp = Stamp::now();
         let text = one_line(&text);
-        self.own.extend(own_line(stamp.boot, &text).as_bytes());
+        let line = own_line(stamp.boot, &text);
+        self.screens.show(&line);
+        self.own.extend(line.as_bytes());
         self.keep(stamp, text);
         self.write_some();
     }

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod readahead;
 pub mod release;
 pub mod runtime_file;
+pub mod screens;
 pub mod secrets;
 pub mod shutdown;
 pub mod smbios;
