@@ -40,7 +40,7 @@ impl Machine {
 
     /// Lets a child load what devices ask for, if one does and no child is at it.
     pub(super) fn start_modprobe(&mut self) {
-        if self.ending.is_some() {
+        if self.stopping.is_some() {
             return;
         }
         match self.hotplug.start() {
