@@ -3,7 +3,7 @@
 //! Nothing of an image's labels or annotations gets in here; only what the machine's file and the image's own
 //! process settings say.
 
-use config::boot::SECRETS_DIR;
+use config::boot::{NOTIFY_SOCKET, Readiness, SECRETS_DIR, notify_path};
 use config::spec::{SECRETS_PATH, Workload};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ pub fn config_json(workload: &Workload, process: &Process, lower: &[String]) -> 
         "ociVersion": "1.2.0",
         "root": { "path": "rootfs", "readonly": workload.read_only },
         "hostname": workload.name,
-        "process": process_json(process),
+        "process": process_json(process, workload),
         "mounts": mounts(workload),
         "annotations": annotations(workload, lower),
         "linux": {
@@ -107,7 +107,23 @@ const READONLY_PATHS: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-fn process_json(process: &Process) -> Value {
+/// The environment: the image's and the file's own, and where a workload that notifies finds its socket. What either says
+/// of that would be wrong.
+fn environment(process: &Process, workload: &Workload) -> Vec<String> {
+    let mut env = process.env.clone();
+    if workload.readiness == Readiness::Notify {
+        let is_ours = |entry: &String| {
+            entry.starts_with("NOTIFY_SOCKET=") || entry.starts_with("WATCHDOG_USEC=")
+        };
+        env.retain(|entry| !is_ours(entry));
+        env.push(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}"));
+        let limit = workload.watchdog;
+        env.extend(limit.map(|limit| format!("WATCHDOG_USEC={}", limit.as_micros())));
+    }
+    env
+}
+
+fn process_json(process: &Process, workload: &Workload) -> Value {
     let granted = &process.capabilities;
     // A user other than root keeps capabilities over execve(2) only as ambient ones.
     let ambient: &[String] = if process.uid == 0 { &[] } else { granted };
@@ -116,7 +132,7 @@ fn process_json(process: &Process) -> Value {
         "terminal": false,
         "user": { "uid": process.uid, "gid": process.gid, "additionalGids": process.additional_gids, "umask": 0o022 },
         "args": process.args,
-        "env": process.env,
+        "env": environment(process, workload),
         "cwd": process.cwd,
         "capabilities": {
             "bounding": granted, "effective": granted, "permitted": granted,
@@ -200,6 +216,14 @@ fn mounts(workload: &Workload) -> Vec<Value> {
         let source = format!("{SECRETS_DIR}/{}", workload.name);
         let options = ["bind", "ro", "nosuid", "noexec", "nodev"];
         mounts.push(mount(SECRETS_PATH, "bind", &source, &options));
+    }
+    if workload.readiness == Readiness::Notify {
+        mounts.push(mount(
+            NOTIFY_SOCKET,
+            "bind",
+            &notify_path(&workload.name),
+            &["bind", "nosuid", "noexec", "nodev"],
+        ));
     }
     for volume in &workload.volumes {
         let source = format!("{VOLUMES_DIR}/{}", volume.name);
@@ -313,6 +337,28 @@ mod tests {
         assert_eq!(mounts(""), None);
         let found = mounts("secrets = [{ name = \"key\" }]");
         assert_eq!(found, Some((json!("/run/coracle/secrets/w"), json!("ro"))));
+    }
+
+    #[test]
+    fn only_a_workload_that_notifies_has_a_socket_for_that() {
+        let of = |extra: &str| {
+            let mut process = process(0, vec![]);
+            process.env = vec!["NOTIFY_SOCKET=/elsewhere".to_owned()];
+            config_json(&workload(extra), &process, &[])
+        };
+        let has_mount = |json: &Value| json["mounts"].to_string().contains("/run/coracle-notify");
+        let notifying = of("ready = \"notify\"\nwatchdog = \"2s\"");
+        assert!(has_mount(&notifying));
+        assert_eq!(
+            notifying["process"]["env"],
+            json!(["NOTIFY_SOCKET=/run/coracle-notify", "WATCHDOG_USEC=2000000"])
+        );
+        let silent = of("");
+        assert!(!has_mount(&silent));
+        assert_eq!(
+            silent["process"]["env"],
+            json!(["NOTIFY_SOCKET=/elsewhere"])
+        );
     }
 
     #[test]

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use config::Spec;
 use config::boot::{
-    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootInterface, BootPort, BootSpec, BootState, BootWorkload,
-    STATE_TEMPLATE_PATH,
+    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootHealth, BootInterface, BootPod, BootPort, BootRestart,
+    BootSocket, BootSpec, BootState, BootWorkload, STATE_TEMPLATE_PATH,
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
-use config::spec::HardwareProfile;
+use config::spec::{HardwareProfile, Health};
 use config::template::Template;
 use uuid::Uuid;
 
@@ -237,16 +237,39 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
                 dhcp: i.dhcp,
             })
             .collect(),
+        pods: spec
+            .pods
+            .iter()
+            .map(|pod| BootPod {
+                name: pod.name.clone(),
+                hostname: pod.hostname.clone(),
+                share_pid: pod.share_pid,
+            })
+            .collect(),
+        sockets: spec
+            .sockets
+            .iter()
+            .map(|socket| BootSocket {
+                name: socket.name.clone(),
+                listen: socket.listen.clone(),
+                backlog: socket.backlog,
+            })
+            .collect(),
         workloads: inputs.workloads.iter().map(boot_workload).collect(),
     }
 }
 
 fn boot_workload(input: &WorkloadInput) -> BootWorkload {
     let workload = &input.workload;
+    let restart = &workload.restart;
     BootWorkload {
         name: workload.name.clone(),
         bundle: format!("{BUNDLES_DIR}/{}", workload.name),
+        kind: workload.kind,
         after: workload.after.clone(),
+        requires: workload.requires.clone(),
+        pod: workload.pod.clone(),
+        sockets: workload.sockets.clone(),
         volumes: input.volumes.clone(),
         secrets: input.secrets.clone(),
         ports: workload
@@ -258,11 +281,27 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
                 protocol: p.protocol,
             })
             .collect(),
-        readiness: workload.readiness.clone(),
-        check_interval_ms: milliseconds(workload.check_interval),
-        restart: workload.restart,
+        readiness: workload.readiness,
+        health: workload.health.as_ref().map(boot_health),
+        watchdog_ms: workload.watchdog.map(milliseconds),
+        restart: BootRestart {
+            when: restart.when,
+            delay_ms: milliseconds(restart.delay),
+            delay_max_ms: milliseconds(restart.delay_max),
+            start_limit: restart.start_limit,
+        },
         stop_signal: input.stop_signal,
         stop_timeout_ms: milliseconds(workload.stop_timeout),
+    }
+}
+
+fn boot_health(health: &Health) -> BootHealth {
+    BootHealth {
+        check: health.check.clone(),
+        every_ms: milliseconds(health.every),
+        timeout_ms: milliseconds(health.timeout),
+        retries: health.retries,
+        grace_ms: milliseconds(health.grace),
     }
 }
 

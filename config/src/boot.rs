@@ -5,6 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod supervision;
+
+pub use supervision::*;
+
 /// Where the builder puts the file and init finds it.
 pub const BOOT_SPEC_PATH: &str = "/usr/lib/coracle/boot.json";
 
@@ -47,7 +51,11 @@ pub struct BootSpec {
     pub watchdog_s: Option<u32>,
     /// The network interfaces, in the order of the file.
     pub interfaces: Vec<BootInterface>,
-    /// The workloads in start order: each one stands behind all that it comes `after`.
+    /// The pods, in the order of the file.
+    pub pods: Vec<BootPod>,
+    /// The sockets, in the order of the file.
+    pub sockets: Vec<BootSocket>,
+    /// The workloads in start order: each one stands behind all that it comes `after` or requires.
     pub workloads: Vec<BootWorkload>,
 }
 
@@ -107,8 +115,16 @@ pub struct BootWorkload {
     pub name: String,
     /// Absolute path of the OCI bundle.
     pub bundle: String,
-    /// Names of workloads that must be ready before this one starts.
+    /// Service or job.
+    pub kind: Kind,
+    /// Names of workloads that must have been ready (jobs: be done) before this one starts.
     pub after: Vec<String>,
+    /// The same, and it runs only while they are up.
+    pub requires: Vec<String>,
+    /// The name of its pod.
+    pub pod: Option<String>,
+    /// Names of the sockets whose first connection starts it, in the order of its descriptors.
+    pub sockets: Vec<String>,
     /// Volumes that must exist on the state partition before it starts.
     pub volumes: Vec<BootVolume>,
     /// Secrets that must have come before it starts.
@@ -117,10 +133,12 @@ pub struct BootWorkload {
     pub ports: Vec<BootPort>,
     /// What makes it ready.
     pub readiness: Readiness,
-    /// How often the readiness check goes on after it was first ready, in milliseconds.
-    pub check_interval_ms: u64,
+    /// The check that goes on once it is ready; `None`: there is none.
+    pub health: Option<BootHealth>,
+    /// Within so many milliseconds `WATCHDOG=1` must come again; `None`: nothing is expected.
+    pub watchdog_ms: Option<u64>,
     /// What happens when its process exits.
-    pub restart: Restart,
+    pub restart: BootRestart,
     /// The number of the signal that asks it to stop.
     pub stop_signal: i32,
     /// How long it may take to stop before SIGKILL, in milliseconds.
@@ -185,38 +203,4 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-}
-
-/// What makes a workload ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Readiness {
-    /// Its process runs: the runtime has executed the command.
-    Started,
-    /// Something accepts a TCP connection on this port of the loopback address.
-    Tcp {
-        /// The port, never 0.
-        port: u16,
-    },
-    /// A GET over HTTP/1.1 to the loopback address is answered with a status of 200 to 399.
-    Http {
-        /// The port, never 0.
-        port: u16,
-        /// The path with its query, beginning with `/`.
-        path: String,
-        /// The `Host` header.
-        host: String,
-    },
-}
-
-/// What happens when a workload's process exits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Restart {
-    /// It is started again, whatever its exit status.
-    Always,
-    /// It is started again unless its exit status was 0.
-    OnFailure,
-    /// It stays down.
-    Never,
 }

@@ -41,6 +41,10 @@ pub struct Manifest {
     #[serde(default)]
     pub network: Network,
     #[serde(default)]
+    pub pod: BTreeMap<Text, Pod>,
+    #[serde(default)]
+    pub socket: BTreeMap<Text, Socket>,
+    #[serde(default)]
     pub workload: BTreeMap<Text, Workload>,
 }
 
@@ -141,10 +145,29 @@ pub struct Interface {
     pub dhcp: bool,
 }
 
+/// `[pod.NAME]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    pub hostname: Option<Text>,
+    #[serde(default)]
+    pub share_pid: bool,
+}
+
+/// `[socket.NAME]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    pub listen: Text,
+    pub backlog: Option<Spanned<i64>>,
+    pub mode: Option<Text>,
+}
+
 /// `[workload.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
+    pub kind: Option<Text>,
     pub image: Option<Text>,
     pub debian: Option<Spanned<Vec<Text>>>,
     pub command: Option<Spanned<Vec<Text>>>,
@@ -158,6 +181,11 @@ pub struct Workload {
     #[serde(default)]
     pub after: Vec<Text>,
     #[serde(default)]
+    pub requires: Vec<Text>,
+    pub pod: Option<Text>,
+    #[serde(default)]
+    pub sockets: Vec<Text>,
+    #[serde(default)]
     pub volumes: Vec<Volume>,
     #[serde(default)]
     pub files: Vec<File>,
@@ -166,12 +194,17 @@ pub struct Workload {
     pub memory: Option<Text>,
     pub cpus: Option<Spanned<f64>>,
     pub pids: Option<Spanned<i64>>,
+    pub ready: Option<Text>,
     pub health: Option<Spanned<Health>>,
+    pub watchdog: Option<Text>,
     pub capabilities: Option<Vec<Text>>,
     #[serde(default)]
     pub read_only: bool,
     pub scratch: Option<Text>,
     pub restart: Option<Text>,
+    pub restart_delay: Option<Text>,
+    pub restart_delay_max: Option<Text>,
+    pub start_limit: Option<StartLimit>,
     pub stop_signal: Option<Text>,
     pub stop_timeout: Option<Text>,
 }
@@ -217,7 +250,19 @@ pub struct Secret {
 pub struct Health {
     pub http: Option<Text>,
     pub tcp: Option<Text>,
+    pub exec: Option<Spanned<Vec<Text>>>,
     pub every: Option<Text>,
+    pub timeout: Option<Text>,
+    pub retries: Option<Spanned<i64>>,
+    pub grace: Option<Text>,
+}
+
+/// `start_limit`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartLimit {
+    pub starts: Spanned<i64>,
+    pub within: Text,
 }
 
 impl Manifest {
@@ -297,6 +342,9 @@ fn type_hint(found: &str, expected: &str) -> Option<&'static str> {
         }
         (_, "struct Interface") => {
             Some("each interface has a label: write [network.interface.LABEL] above its keys")
+        }
+        (_, "struct Pod" | "struct Socket") => {
+            Some("each has a name: write [pod.NAME] or [socket.NAME] above its keys")
         }
         ("sequence", "a map") => {
             Some("write single brackets and a name of its own, as in [workload.web]")

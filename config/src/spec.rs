@@ -11,9 +11,13 @@ use crate::log;
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::order::start_order;
+use crate::pod::{self, Pod};
 pub use crate::secret::SECRETS_PATH;
+use crate::socket::{self, Socket};
 use crate::value::{self, Parsed};
-pub use crate::workload::{File, FileContent, Secret, Source, Volume, Workload};
+pub use crate::workload::{
+    File, FileContent, Health, RestartPolicy, Secret, Source, Volume, Workload,
+};
 
 /// The kernel package of a virtual machine whose file names none.
 pub const DEFAULT_KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -67,6 +71,10 @@ pub struct Spec {
     pub hostname: String,
     /// Network interfaces.
     pub interfaces: Vec<Interface>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// Sockets that init listens on.
+    pub sockets: Vec<Socket>,
     /// Workloads in start order.
     pub workloads: Vec<Workload>,
 }
@@ -125,7 +133,18 @@ impl Spec {
             .into_iter()
             .map(|(name, workload)| Workload::new(name, workload, &mut mistakes))
             .collect();
+        let sockets: Vec<Socket> = by_place(&manifest.socket)
+            .into_iter()
+            .filter_map(|(name, socket)| Socket::new(name, socket, &mut mistakes))
+            .collect();
+        let pods = by_place(&manifest.pod)
+            .into_iter()
+            .map(|(name, pod)| Pod::new(name, pod, &mut mistakes))
+            .collect();
         check_ports(&workloads, &manifest.workload, &mut mistakes);
+        pod::check_members(&manifest, &mut mistakes);
+        socket::check_owners(&manifest, &mut mistakes);
+        socket::check_places(&sockets, &workloads, &manifest, &mut mistakes);
         check_volumes(&manifest, &mut mistakes);
         let workloads = order_workloads(workloads, &manifest, &mut mistakes);
         let hardware = mistakes
@@ -167,6 +186,8 @@ impl Spec {
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),
             interfaces: interfaces(&manifest.network, &mut mistakes),
+            pods,
+            sockets,
             workloads,
             name,
         };
@@ -472,7 +493,7 @@ fn check_volumes(manifest: &Manifest, mistakes: &mut Mistakes) {
     }
 }
 
-/// Orders by `after`; unknown names and cycles are mistakes.
+/// Orders by `after` and `requires`; unknown names and cycles are mistakes.
 fn order_workloads(
     workloads: Vec<Workload>,
     manifest: &Manifest,
@@ -481,7 +502,7 @@ fn order_workloads(
     let names: Vec<&str> = workloads.iter().map(|w| w.name.as_str()).collect();
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, workload) in &manifest.workload {
-        for after in &workload.after {
+        for after in workload.after.iter().chain(&workload.requires) {
             if manifest.workload.contains_key(after.get_ref().as_str()) {
                 edges
                     .entry(name.get_ref())
@@ -518,11 +539,16 @@ fn cycle_mistake(cycle: &[String], manifest: &Manifest) -> Diagnostic {
     let span = manifest
         .workload
         .get(cycle[0].as_str())
-        .and_then(|w| w.after.iter().find(|a| *a.get_ref() == cycle[1]))
+        .and_then(|w| {
+            w.after
+                .iter()
+                .chain(&w.requires)
+                .find(|a| *a.get_ref() == cycle[1])
+        })
         .map(Text::span);
     Diagnostic {
         span,
-        message: format!("`after` goes in a circle: {}", cycle.join(" → ")),
+        message: format!("the order goes in a circle: {}", cycle.join(" → ")),
         hint: Some("remove one of these, so that one workload can start first".to_owned()),
     }
 }

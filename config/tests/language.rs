@@ -1,6 +1,6 @@
 //! The language as its users meet it: whole files in, a machine or the rendered mistakes out.
 
-use config::boot::{Readiness, Restart};
+use config::boot::{Check, Kind, Readiness, Restart};
 use config::spec::{KernelSource, Source};
 
 const WEB: &str = r#"
@@ -55,10 +55,11 @@ fn the_design_example_is_a_machine() {
         matches!(&db.source, Source::Image(reference) if reference.get_ref() == "oci:images/redis")
     );
     assert_eq!(db.readiness, Readiness::Started);
-    assert_eq!(web.restart, Restart::Always);
+    assert_eq!(web.restart.when, Restart::Always);
+    assert_eq!(web.readiness, Readiness::Health);
     assert_eq!(
-        web.readiness,
-        Readiness::Http {
+        web.health.as_ref().unwrap().check,
+        Check::Http {
             port: 80,
             path: "/".into(),
             host: "localhost".into()
@@ -374,6 +375,130 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "memory =",
+        "kind = \"jbo\"\nmemory =",
+        &["`jbo` is no kind of workload", "did you mean `job`?"],
+    ),
+    (
+        "memory =",
+        "kind = \"job\"\nready = \"started\"\nmemory =",
+        &["a job has no `ready`", "done when it exits"],
+    ),
+    (
+        "memory =",
+        "kind = \"job\"\nrestart = \"always\"\nmemory =",
+        &["restarted `always` is never done", "on-failure"],
+    ),
+    (
+        "memory =",
+        "requires = [\"wbe\"]\nmemory =",
+        &["`wbe`: there is no workload", "did you mean `web`?"],
+    ),
+    (
+        "memory =",
+        "requires = [\"web\"]\nmemory =",
+        &["the order goes in a circle: "],
+    ),
+    (
+        "memory =",
+        "ready = \"notfy\"\nmemory =",
+        &["no way to be ready", "did you mean `notify`?"],
+    ),
+    (
+        "memory =",
+        "ready = \"port\"\nmemory =",
+        &["no TCP port is published", "add ports"],
+    ),
+    (
+        "memory =",
+        "ready = \"health\"\nmemory =",
+        &["there is no health check", "add health"],
+    ),
+    (
+        "memory =",
+        "watchdog = \"30s\"\nmemory =",
+        &["`watchdog` without ready = \"notify\""],
+    ),
+    (
+        "every = \"10s\"",
+        "exec = [\"true\"]",
+        &["needs one of `http`, `tcp` and `exec`"],
+    ),
+    (
+        "http = \"http://:80/\"",
+        "exec = []",
+        &["`exec` names no program"],
+    ),
+    (
+        "every = \"10s\"",
+        "retries = 0",
+        &["`0` retries are out of range"],
+    ),
+    (
+        "every = \"10s\"",
+        "grace = \"soon\"",
+        &["`soon` is no duration"],
+    ),
+    (
+        "memory =",
+        "restart_delay = \"20s\"\nrestart_delay_max = \"10s\"\nmemory =",
+        &["`10s` is shorter than `restart_delay`"],
+    ),
+    (
+        "memory =",
+        "start_limit = { starts = 0, within = \"5m\" }\nmemory =",
+        &["`0` starts are out of range", "from 1 to 1000"],
+    ),
+    (
+        "memory =",
+        "pod = \"app\"\nmemory =",
+        &["there is no pod of that name", "add [pod.app]"],
+    ),
+    (
+        "[workload.db]",
+        "[pod.app]\n[workload.db]",
+        &["no workload is in pod `app`", "pod = \"app\""],
+    ),
+    (
+        "memory =",
+        "sockets = [\"http\"]\nmemory =",
+        &["there is no socket of that name", "add [socket.http]"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"unix\"\n[workload.db]",
+        &["no workload has socket `s`", "sockets = [\"s\"]"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"8080/tpc\"\n[workload.db]\nsockets = [\"s\"]",
+        &["unknown protocol `tpc`", "did you mean `tcp`?"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"localhost:80\"\n[workload.db]\nsockets = [\"s\"]",
+        &["`localhost:80` is nothing to listen on", "127.0.0.1:8080"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"80\"\n[workload.db]\nsockets = [\"s\"]",
+        &["`80`: workload `web` has port 80 already"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"81\"\n[socket.t]\nlisten = \"127.0.0.1:81\"\n[workload.db]\nsockets = [\"s\", \"t\"]",
+        &["`127.0.0.1:81`: socket `s` has port 81 already"],
+    ),
+    (
+        "[workload.db]",
+        "[socket.s]\nlisten = \"81\"\nmode = \"0600\"\nbacklog = 0\n[workload.db]\nsockets = [\"s\", \"s\"]",
+        &[
+            "`mode` of a socket that is no file",
+            "a backlog of `0`",
+            "has this socket already",
+        ],
+    ),
+    (
+        "memory =",
         "user = \"a\\u0000b\"\nmemory =",
         &["contains a NUL"],
     ),
@@ -426,4 +551,40 @@ fn all_mistakes_of_meaning_are_told_at_once_in_the_files_order() {
         places.iter().all(Option::is_some) && places.is_sorted(),
         "{shown}"
     );
+}
+
+#[test]
+fn a_job_a_notifying_service_and_a_socket_have_their_defaults() {
+    let spec = config::parse(
+        r#"
+name = "x"
+[socket.http]
+listen = "8080"
+[workload.migrate]
+image = "dir:a"
+kind = "job"
+[workload.app]
+image = "dir:a"
+ready = "notify"
+requires = ["migrate"]
+ports = ["81:81"]
+restart_delay = "1m"
+[workload.lazy]
+image = "dir:a"
+sockets = ["http"]
+"#,
+    )
+    .unwrap();
+    let [migrate, app, lazy] = &spec.workloads[..] else {
+        panic!("three workloads: {:?}", spec.workloads);
+    };
+    assert_eq!(migrate.kind, Kind::Job);
+    assert_eq!(migrate.restart.when, Restart::OnFailure);
+    assert_eq!(migrate.restart.start_limit.unwrap().starts, 5);
+    assert_eq!(app.readiness, Readiness::Notify);
+    assert_eq!(app.health.as_ref().unwrap().check, Check::Tcp { port: 81 });
+    assert_eq!(app.restart.delay, app.restart.delay_max);
+    assert_eq!(app.restart.start_limit, None);
+    assert_eq!((lazy.readiness, &lazy.health), (Readiness::Started, &None));
+    assert_eq!(spec.sockets[0].backlog, 128);
 }

@@ -36,6 +36,14 @@ pub fn path() -> String {
     }
 }
 
+/// The path by which the children of this process's own executable reach it, where this process is PID 1.
+pub fn path_for_helpers() -> String {
+    match KEPT.get() {
+        Some(file) => format!("/proc/1/fd/{}", file.as_raw_fd()),
+        None => IN_INITRAMFS.to_owned(),
+    }
+}
+
 fn sealed_copy(from: &File) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = rustix::fs::memfd_create("coracle-runtime", flags)?;

@@ -5,7 +5,9 @@
 #![allow(unsafe_code, reason = "the one place for what no safe crate offers")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -267,6 +269,47 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Starts `command` with these descriptors as its own from 3 on; returns its process id.
+///
+/// # Errors
+/// When no process or no descriptor can be had, or the program cannot be executed.
+pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) -> io::Result<i32> {
+    let process_id = |id: u32| i32::try_from(id).map_err(io::Error::other);
+    if descriptors.is_empty() {
+        return process_id(command.spawn()?.id());
+    }
+    let count = i32::try_from(descriptors.len()).map_err(io::Error::other)?;
+    let end = 3 + count;
+    // In the child each number from 3 on is overwritten. So the descriptors are copied to behind them, and all of the
+    // numbers are taken meanwhile, that the pipe by which the library tells of a failed execve gets none of them.
+    let mut copies = Vec::new();
+    for descriptor in descriptors {
+        copies.push(rustix::io::fcntl_dupfd_cloexec(descriptor, end)?);
+    }
+    let mut taken = Vec::new();
+    loop {
+        let next = rustix::io::fcntl_dupfd_cloexec(&copies[0], 3)?;
+        if next.as_raw_fd() >= end {
+            break;
+        }
+        taken.push(next);
+    }
+    let numbers: Vec<RawFd> = copies.iter().map(AsRawFd::as_raw_fd).collect();
+    let install = move || {
+        for (number, target) in numbers.iter().zip(3..) {
+            // SAFETY: dup2(2) is async-signal-safe and takes two integers.
+            if unsafe { libc::dup2(*number, target) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and execve the closure only calls dup2 and reads a vector that was made before; the error of
+    // it holds a number and allocates nothing.
+    unsafe { command.pre_exec(install) };
+    process_id(command.spawn()?.id())
 }
 
 /// One device-mapper ioctl: `request` is the full number, `buffer` a `struct dm_ioctl` with what follows it.
@@ -549,6 +592,26 @@ pub fn bind_to_device(socket: impl AsFd, device: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_arrive_from_three_on_in_their_order() {
+        let pipes: Vec<_> = (0..3).map(|_| rustix::pipe::pipe().unwrap()).collect();
+        let (read, write): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "for n in 3 4 5; do echo $n >&$n; done"]);
+        let pid = spawn_with_descriptors(&mut command, &write).unwrap();
+        drop(write);
+        for (number, pipe) in read.into_iter().enumerate() {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut std::fs::File::from(pipe), &mut text).unwrap();
+            assert_eq!(text, format!("{}\n", number + 3));
+        }
+        let pid = rustix::process::Pid::from_raw(pid);
+        rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+        let mut missing = Command::new("/no/such/program");
+        let (read, _) = rustix::pipe::pipe().unwrap();
+        assert!(spawn_with_descriptors(&mut missing, &[read]).is_err());
+    }
 
     /// One test, as a process has one set of handlers and one pipe.
     #[test]

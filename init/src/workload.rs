@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use config::boot::BootWorkload;
+use config::boot::{BootWorkload, Check, Readiness};
 use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -17,12 +17,15 @@ use crate::lines::LineSplitter;
 use crate::log::batch::Origin;
 use crate::log::journal::READ;
 use crate::mounts::WORKLOADS_CGROUP;
+use crate::notify::NotifySocket;
 use crate::probe;
 use crate::runtime_file;
 use crate::supervise::event::ProbeKind;
 use crate::sys;
 
 const RUNTIME_STATE: &str = "/run/coracle/runtime";
+/// What one try of a readiness probe may take where the file has no health check, in milliseconds.
+const DEFAULT_TIMEOUT_MS: u64 = 5000;
 const PID_FILES: &str = "/run/coracle/pids";
 
 /// Which of the two output streams.
@@ -121,6 +124,8 @@ pub struct Workload {
     pub helper_pid: Option<i32>,
     /// The probe that runs.
     pub probe_pid: Option<i32>,
+    /// Where it says how it is, while it runs.
+    pub notify: Option<NotifySocket>,
     outputs: [Option<Output>; 2],
     /// The last line on standard error: the runtime's reason when a start fails.
     last_error: String,
@@ -135,37 +140,47 @@ impl Workload {
             main_pid: None,
             helper_pid: None,
             probe_pid: None,
+            notify: None,
             outputs: [None, None],
             last_error: String::new(),
         }
     }
 
-    /// Executes `runtime run --detach` with new pipes; returns the runtime's process id.
+    /// Whether it is to say by sd_notify(3) how it is.
+    #[must_use]
+    pub fn notifies(&self) -> bool {
+        self.spec.readiness == Readiness::Notify
+    }
+
+    /// Executes `runtime run --detach` with new pipes, and with these sockets by the protocol of sd_listen_fds(3);
+    /// returns the runtime's process id.
     ///
     /// # Errors
     /// In words, when there is no pipe or no process to be had.
-    pub fn start(&mut self) -> Result<i32, String> {
+    pub fn start(&mut self, names: &[String], sockets: &[OwnedFd]) -> Result<i32, String> {
         fs::create_dir_all(PID_FILES)
             .map_err(|error| format!("cannot make {PID_FILES}: {error}"))?;
         let _ = fs::remove_file(self.pid_file());
         let explain = |error: io::Error| format!("cannot make its output pipes: {error}");
         let (out, out_write) = Output::open().map_err(explain)?;
         let (error, error_write) = Output::open().map_err(explain)?;
-        let pid = runtime_command()
-            .args([
-                "run",
-                "--detach",
-                "--bundle",
-                &self.spec.bundle,
-                "--pid-file",
-                &self.pid_file(),
-            ])
-            .arg(&self.spec.name)
+        // The descriptors take the place of the runtime's own in the child.
+        let mut command = match sockets {
+            [] => runtime_command(&runtime_file::path()),
+            _ => runtime_command(&runtime_file::path_for_helpers()),
+        };
+        command
+            .args(["run", "--detach", "--bundle", &self.spec.bundle])
+            .args(["--pid-file", &self.pid_file(), &self.spec.name])
             .stdout(out_write)
-            .stderr(error_write)
-            .spawn()
-            .map_err(|error| format!("cannot execute the runtime: {error}"))
-            .map(|child| process_id(child.id()))?;
+            .stderr(error_write);
+        if !sockets.is_empty() {
+            command
+                .env("LISTEN_FDS", sockets.len().to_string())
+                .env("LISTEN_FDNAMES", names.join(":"));
+        }
+        let pid = sys::spawn_with_descriptors(&mut command, sockets)
+            .map_err(|error| format!("cannot execute the runtime: {error}"))?;
         self.last_error.clear();
         self.outputs = [Some(out), Some(error)];
         self.helper_pid = Some(pid);
@@ -177,7 +192,7 @@ impl Workload {
     /// # Errors
     /// When it cannot be executed.
     pub fn clean(&mut self) -> io::Result<i32> {
-        let mut command = runtime_command();
+        let mut command = runtime_command(&runtime_file::path());
         command
             .args(["delete", "--force", &self.spec.name])
             .stdout(Stdio::null())
@@ -192,11 +207,16 @@ impl Workload {
     /// # Errors
     /// When it cannot be executed.
     pub fn start_probe(&mut self, kind: ProbeKind) -> io::Result<i32> {
-        let arguments =
-            probe::arguments(kind, &self.spec.readiness).ok_or(io::ErrorKind::InvalidInput)?;
+        let pid = self.main_pid.ok_or(io::ErrorKind::NotFound)?;
+        let (check, timeout_ms) = self.check(kind).ok_or(io::ErrorKind::InvalidInput)?;
+        let runtime = probe::Runtime {
+            program: runtime_file::path_for_helpers(),
+            root: RUNTIME_STATE.to_owned(),
+            container: self.spec.name.clone(),
+        };
         let mut command = Command::new(SELF);
         command
-            .args(arguments)
+            .args(probe::arguments(kind, &check, timeout_ms, pid, &runtime))
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -204,6 +224,18 @@ impl Workload {
         let pid = process_id(command.spawn()?.id());
         self.probe_pid = Some(pid);
         Ok(pid)
+    }
+
+    /// What a probe asks, and for how many milliseconds at most.
+    fn check(&self, kind: ProbeKind) -> Option<(Check, u64)> {
+        let health = self.spec.health.as_ref();
+        match (kind, self.spec.readiness) {
+            (ProbeKind::UntilReady, Readiness::Port { port }) => {
+                let timeout = health.map_or(DEFAULT_TIMEOUT_MS, |health| health.timeout_ms);
+                Some((Check::Tcp { port }, timeout))
+            }
+            _ => health.map(|health| (health.check.clone(), health.timeout_ms)),
+        }
     }
 
     /// The process id that the runtime left, after it ended well.
@@ -312,8 +344,8 @@ fn ends_by_default(status: &str, signal: i32) -> bool {
     !HARMLESS.contains(&signal) && masks.into_iter().all(is_default)
 }
 
-fn runtime_command() -> Command {
-    let mut command = Command::new(runtime_file::path());
+fn runtime_command(program: &str) -> Command {
+    let mut command = Command::new(program);
     command
         .args(["--root", RUNTIME_STATE])
         .env_clear()

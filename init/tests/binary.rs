@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_coracle-init");
 
+/// A process whose network is the test's own: the test.
+fn own() -> String {
+    std::process::id().to_string()
+}
+
 fn status_of(arguments: &[&str]) -> i32 {
     Command::new(BINARY)
         .args(arguments)
@@ -32,7 +37,7 @@ fn without_being_pid_1_it_says_what_it_is() {
         &[][..],
         &["dhcp", "eth0", "more"],
         &["probe"],
-        &["probe", "once", "tcp", "70000"],
+        &["probe", "once", "9000", "1", "tcp", "70000"],
     ] {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -44,9 +49,19 @@ fn without_being_pid_1_it_says_what_it_is() {
 fn a_probe_tells_an_open_port_from_a_closed_one() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    assert_eq!(status_of(&["probe", "once", "tcp", &port]), 0);
     assert_eq!(
-        status_of(&["probe", "once", "tcp", &unused_port().to_string()]),
+        status_of(&["probe", "once", "9000", &own(), "tcp", &port]),
+        0
+    );
+    assert_eq!(
+        status_of(&[
+            "probe",
+            "once",
+            "9000",
+            &own(),
+            "tcp",
+            &unused_port().to_string()
+        ]),
         1
     );
 }
@@ -67,7 +82,16 @@ fn a_probe_judges_an_http_answer() {
             String::from_utf8_lossy(&request[..size]).into_owned()
         });
         assert_eq!(
-            status_of(&["probe", "once", "http", &port, "/health?deep=1", "web"]),
+            status_of(&[
+                "probe",
+                "once",
+                "9000",
+                &own(),
+                "http",
+                &port,
+                "/health?deep=1",
+                "web"
+            ]),
             expected
         );
         let request = server.join().unwrap();
@@ -82,7 +106,7 @@ fn a_probe_judges_an_http_answer() {
 fn a_probe_that_waits_ends_soon_after_the_port_opens() {
     let port = unused_port();
     let mut probe = Command::new(BINARY)
-        .args(["probe", "until", "tcp", &port.to_string()])
+        .args(["probe", "until", "9000", &own(), "tcp", &port.to_string()])
         .spawn()
         .unwrap();
     std::thread::sleep(Duration::from_millis(100));

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use config::boot::{OnDamage, Protocol, Readiness};
+mod supervision;
+
+use config::boot::{OnDamage, Protocol};
 use config::ending::FailureAction;
 use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
@@ -82,6 +84,9 @@ fn describe(spec: &Spec) -> String {
             ),
         );
     }
+    for (what, value) in supervision::machine_rows(spec) {
+        line(&mut out, 2, what, &value);
+    }
     for workload in &spec.workloads {
         describe_workload(&mut out, workload);
     }
@@ -122,9 +127,6 @@ fn describe_workload(out: &mut String, workload: &Workload) {
             format!("{} leads to {}{protocol}", port.published, port.target),
         ));
     }
-    if !workload.after.is_empty() {
-        rows.push(("after", workload.after.join(", ")));
-    }
     for volume in &workload.volumes {
         rows.push((
             "volume",
@@ -146,20 +148,12 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         let optional = if secret.optional { ", optional" } else { "" };
         rows.push(("secret", format!("{} at {place}{optional}", secret.name)));
     }
-    rows.push(("ready when", readiness(&workload.readiness)));
+    rows.extend(supervision::rows(workload));
     rows.push(("limits", limits(workload)));
     rows.push(("network", "the machine's own".to_owned()));
     rows.push(("capabilities", capabilities(workload)));
     for (what, value) in rows {
         line(out, 4, what, &value);
-    }
-}
-
-fn readiness(readiness: &Readiness) -> String {
-    match readiness {
-        Readiness::Started => "its process runs".to_owned(),
-        Readiness::Tcp { port } => format!("port {port} accepts"),
-        Readiness::Http { port, path, .. } => format!("http://:{port}{path} answers"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::boot::{BootSpec, BootWorkload, Readiness};
+use config::boot::{BootSocket, BootSpec, BootWorkload, Check, Listen, Protocol};
 
 use super::build::build_image;
 use super::secrets;
@@ -141,12 +141,8 @@ fn options(
 /// Every published port, on this host's loopback address. The workloads share the machine's network, so the
 /// machine's port is the one that the workload itself listens on.
 fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failure> {
-    let published: Vec<u16> = spec
-        .workloads
-        .iter()
-        .flat_map(|w| &w.ports)
-        .map(|p| p.published)
-        .collect();
+    let mut forwards = published(spec);
+    let published: Vec<u16> = forwards.iter().map(|f| f.published).collect();
     if let Some((unknown, _)) = moved.iter().find(|(port, _)| !published.contains(port)) {
         let known: Vec<String> = published.iter().map(u16::to_string).collect();
         return Err(Failure::Input(format!(
@@ -164,31 +160,52 @@ fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failu
             "error: --port {port}=… is given twice\nhint: say once where port {port} goes"
         )));
     }
-    let mut forwards = Vec::new();
-    for workload in &spec.workloads {
-        for port in &workload.ports {
-            let host_port = match moved.iter().find(|(from, _)| *from == port.published) {
-                Some((_, 0)) => free_port()?,
-                Some((_, to)) => *to,
-                None => port.published,
-            };
-            forwards.push(Forward {
-                workload: workload.name.clone(),
-                host_address: Ipv4Addr::LOCALHOST,
-                host_port,
-                published: port.published,
-                guest_port: port.target,
-                protocol: port.protocol,
-                check: http_check(workload, port.target),
-            });
+    for forward in &mut forwards {
+        match moved.iter().find(|(from, _)| *from == forward.published) {
+            Some((_, 0)) => forward.host_port = free_port()?,
+            Some((_, to)) => forward.host_port = *to,
+            None => {}
         }
     }
     Ok(forwards)
 }
 
+/// The ports of workloads, and those that init listens on for them where others than the machine itself may connect.
+fn published(spec: &BootSpec) -> Vec<Forward> {
+    let mut forwards = Vec::new();
+    for workload in &spec.workloads {
+        let forward = |published, guest_port, protocol, check| Forward {
+            workload: workload.name.clone(),
+            host_address: Ipv4Addr::LOCALHOST,
+            host_port: published,
+            published,
+            guest_port,
+            protocol,
+            check,
+        };
+        for port in &workload.ports {
+            let check = http_check(workload, port.target);
+            forwards.push(forward(port.published, port.target, port.protocol, check));
+        }
+        let own = |socket: &&BootSocket| workload.sockets.contains(&socket.name);
+        for socket in spec.sockets.iter().filter(own) {
+            let (address, port, protocol) = match socket.listen {
+                Listen::Tcp { address, port } => (address, port, Protocol::Tcp),
+                Listen::Udp { address, port } => (address, port, Protocol::Udp),
+                Listen::Unix { .. } => continue,
+            };
+            if !address.is_loopback() {
+                let check = http_check(workload, port);
+                forwards.push(forward(port, port, protocol, check));
+            }
+        }
+    }
+    forwards
+}
+
 fn http_check(workload: &BootWorkload, target: u16) -> Option<HttpCheck> {
-    match &workload.readiness {
-        Readiness::Http { port, path, host } if *port == target => Some(HttpCheck {
+    match &workload.health.as_ref()?.check {
+        Check::Http { port, path, host } if *port == target => Some(HttpCheck {
             path: path.clone(),
             host: host.clone(),
         }),

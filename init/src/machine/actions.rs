@@ -1,12 +1,13 @@
 //! What the engine's actions come to.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 
 use super::{Machine, Role, Source};
 use crate::console::now;
 use crate::secrets;
 use crate::supervise::event::{Action, Event, Id, Notice, ProbeResult};
-use crate::supervise::notices;
+use crate::supervise::notices::{self, Names};
 use crate::sys::{self, Stage};
 use crate::workload::Stream;
 
@@ -49,6 +50,15 @@ impl Machine {
                     let _ = sys::kill(pid, libc::SIGKILL);
                 }
             }
+            Action::Watch(id) => return self.watch_sockets(id),
+            Action::Unwatch(id) => self.unwatch_sockets(id),
+            Action::CloseSockets(id) => self.close_sockets(id),
+            // Whoever makes pods is to be stopped here.
+            Action::AbortPod(pod) => {
+                return Some(Event::PodFailed(pod, "it took too long".to_owned()));
+            }
+            Action::PreparePod(pod) => return Some(Event::PodPrepared(pod)),
+            Action::RemovePod(pod) => return Some(Event::PodRemoved(pod)),
             Action::Tell(notice) => self.tell(&notice),
             Action::AllStopped => self.all_stopped = true,
         }
@@ -66,8 +76,11 @@ impl Machine {
             }
             _ => {}
         }
-        let name = |id: Id| self.workloads[id].spec.name.as_str();
-        let text = notices::describe(notice, name);
+        let names = Names {
+            workload: &|id| self.workloads[id].spec.name.as_str(),
+            pod: &|id| self.pods[id].name.as_str(),
+        };
+        let text = notices::describe(notice, names);
         self.console.say(text);
     }
 
@@ -111,7 +124,8 @@ impl Machine {
 
     fn execute_runtime(&mut self, id: Id) -> Result<(), String> {
         self.close_outputs(id);
-        let pid = self.workloads[id].start()?;
+        self.open_notify_socket(id)?;
+        let pid = self.start_with_sockets(id)?;
         self.children.insert(pid, Role::Start(id));
         for stream in Stream::ALL {
             if let Some(output) = self.workloads[id].output(stream) {
@@ -122,8 +136,21 @@ impl Machine {
         Ok(())
     }
 
+    fn start_with_sockets(&mut self, id: Id) -> Result<i32, String> {
+        let names: Vec<String> = self.listeners_of(id).map(|l| l.name.clone()).collect();
+        let descriptors: Result<Vec<OwnedFd>, String> = self
+            .listeners_of(id)
+            .map(|listener| {
+                let copy = listener.descriptor()?.try_clone_to_owned();
+                copy.map_err(|error| format!("socket {}: {error}", listener.name))
+            })
+            .collect();
+        self.workloads[id].start(&names, &descriptors?)
+    }
+
     fn clean(&mut self, id: Id) -> Option<Event> {
         let workload = &mut self.workloads[id];
+        workload.notify = None;
         workload.kill();
         workload.main_pid = None;
         match workload.clean() {

@@ -8,6 +8,7 @@ mod devices;
 mod output;
 mod reaping;
 mod signals;
+mod sockets;
 mod source;
 mod state_keeper;
 mod turn;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use config::boot::BootSpec;
+use config::boot::{BootPod, BootSpec};
 use rustix::event::epoll;
 
 use crate::buttons::PowerButton;
@@ -24,12 +25,13 @@ use crate::console::{Console, now};
 use crate::halt::Ending;
 use crate::hotplug::Hotplug;
 use crate::kernel_log::KernelLog;
+use crate::listen::Listener;
 use crate::log::batch::Batch;
 use crate::log::journal::Journal;
 use crate::net::Network;
 use crate::shutdown;
 use crate::state::State;
-use crate::supervise::engine::Engine;
+use crate::supervise::engine::{Engine, Settings};
 use crate::supervise::event::{Event, Exit};
 use crate::uevent::UeventSocket;
 use crate::watchdog::Watchdog;
@@ -51,6 +53,8 @@ pub struct Machine {
     pub(crate) state: Result<Option<State>, String>,
     pub(crate) network: Network,
     pub(crate) kernel_log: Option<KernelLog>,
+    pods: Vec<BootPod>,
+    listeners: Vec<Listener>,
     engine: Engine,
     epoll: OwnedFd,
     signals: OwnedFd,
@@ -77,6 +81,14 @@ pub struct Machine {
     late_modules: Option<(Vec<String>, Duration)>,
 }
 
+/// The jitter of restarts needs no better seed than the time that the boot took.
+fn settings(spec: &BootSpec) -> Settings {
+    Settings {
+        seed: u64::from(now().subsec_nanos()) | 1,
+        shutdown_limit: Duration::from_millis(spec.shutdown_timeout_ms),
+    }
+}
+
 impl Machine {
     /// Puts the parts together and begins to listen to them.
     ///
@@ -98,7 +110,9 @@ impl Machine {
             state,
             network: Network::new(spec),
             kernel_log: None,
-            engine: Engine::new(&spec.workloads),
+            pods: spec.pods.clone(),
+            listeners: spec.sockets.iter().map(Listener::open).collect(),
+            engine: Engine::new(&spec.workloads, &spec.pods, settings(spec)),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals,
             uevents,

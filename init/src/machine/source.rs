@@ -15,6 +15,10 @@ pub(super) enum Source {
     KernelLog,
     StateKeeper,
     Log,
+    /// The sockets that start a workload.
+    Socket(Id),
+    /// What a workload says of itself.
+    Notify(Id),
 }
 
 /// Far from the numbers of the others.
@@ -46,6 +50,8 @@ impl Source {
             Self::KernelLog => (7, 0),
             Self::StateKeeper => (12, 0),
             Self::Log => (LOG, 0),
+            Self::Socket(id) => (8, id),
+            Self::Notify(id) => (9, id),
         };
         kind << 32 | index as u64
     }
@@ -63,6 +69,8 @@ impl Source {
             7 => Self::KernelLog,
             12 => Self::StateKeeper,
             LOG => Self::Log,
+            8 => Self::Socket(index),
+            9 => Self::Notify(index),
             _ => return None,
         })
     }
@@ -85,6 +93,8 @@ mod tests {
             Source::KernelLog,
             Source::StateKeeper,
             Source::Log,
+            Source::Socket(2),
+            Source::Notify(2),
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), Some(source));

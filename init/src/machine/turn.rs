@@ -93,6 +93,8 @@ impl Machine {
             Source::KernelLog => self.read_kernel_log(),
             Source::StateKeeper => self.read_state_keeper(),
             Source::Log => self.read_log_link(),
+            Source::Socket(id) => self.on_connection(id),
+            Source::Notify(id) => self.read_notify(id),
         }
     }
 

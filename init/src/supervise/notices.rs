@@ -2,46 +2,111 @@
 
 use std::time::Duration;
 
-use super::event::{Cause, Exit, Next, Notice};
+use super::event::{Cause, Exit, Next, Notice, Standing, Trouble};
 
-/// The console line of a notice; `name` gives a workload's name by its id.
-pub fn describe<'a>(notice: &Notice, name: impl Fn(usize) -> &'a str) -> String {
+/// Names by id, as the file has them.
+#[derive(Clone, Copy)]
+#[allow(
+    missing_debug_implementations,
+    reason = "functions have nothing to show"
+)]
+pub struct Names<'a> {
+    /// A workload's.
+    pub workload: &'a dyn Fn(usize) -> &'a str,
+    /// A pod's.
+    pub pod: &'a dyn Fn(usize) -> &'a str,
+}
+
+/// The console line of a notice.
+#[must_use]
+pub fn describe(notice: &Notice, names: Names<'_>) -> String {
+    let name = |id: &usize| (names.workload)(*id);
+    let pod_name = |id: &usize| (names.pod)(*id);
     match notice {
-        Notice::Started(id) => format!("workload {} started", name(*id)),
-        Notice::Ready(id) => format!("workload {} ready", name(*id)),
         Notice::AllReady => "stage ready".to_owned(),
-        Notice::Slow(id, after) => {
-            format!(
-                "workload {} is not ready after {} s; still trying",
-                name(*id),
-                after.as_secs()
-            )
-        }
-        Notice::Ended(id, cause, next) => {
-            format!(
-                "workload {} {}; {}",
-                name(*id),
-                describe_cause(cause),
-                describe_next(*next)
-            )
-        }
-        Notice::CheckFailed(id, count) => {
-            format!("workload {} failed a check ({count} in a row)", name(*id))
-        }
-        Notice::Unhealthy(id) => format!(
-            "workload {} is unhealthy: stopping it to start it again",
-            name(*id)
+        Notice::PodNotMade(pod, reason, delay) => format!(
+            "pod {} cannot be made: {reason}; trying again in {} s",
+            pod_name(pod),
+            seconds(*delay)
         ),
-        Notice::Killing(id) => format!("workload {} did not stop in time: killing it", name(*id)),
-        Notice::Unkillable(id) => format!("workload {} does not even end by SIGKILL", name(*id)),
-        Notice::Blocked(id, before) => {
+        Notice::PodLost(pod, reason) => format!(
+            "pod {} is gone: {reason}; stopping its workloads to start them in a new one",
+            pod_name(pod)
+        ),
+        Notice::PodFailed(pod, id) => format!(
+            "pod {} goes with its workload {}, which failed: stopping the others",
+            pod_name(pod),
+            name(id)
+        ),
+        Notice::Started(id)
+        | Notice::Ready(id)
+        | Notice::Listening(id)
+        | Notice::Slow(id, _)
+        | Notice::Ended(id, ..)
+        | Notice::CheckFailed(id, _)
+        | Notice::Unhealthy(id, ..)
+        | Notice::NeedIsGone(id, _)
+        | Notice::Killing(id)
+        | Notice::Unkillable(id)
+        | Notice::Blocked(id, ..)
+        | Notice::Stopped(id)
+        | Notice::SocketsClosed(id) => {
+            format!("workload {} {}", name(id), describe_workload(notice, &name))
+        }
+    }
+}
+
+/// What is said of a workload, behind its name.
+fn describe_workload<'a>(notice: &Notice, name: &impl Fn(&usize) -> &'a str) -> String {
+    match notice {
+        Notice::Started(_) => "started".to_owned(),
+        Notice::Ready(_) => "ready".to_owned(),
+        Notice::Listening(_) => "listens: the first connection starts it".to_owned(),
+        Notice::Slow(_, after) => {
+            format!("is not ready after {} s; still trying", after.as_secs())
+        }
+        Notice::Ended(_, cause, next) => {
+            format!("{}; {}", describe_cause(cause), describe_next(*next))
+        }
+        Notice::CheckFailed(_, count) => format!("failed a check ({count} in a row)"),
+        Notice::Unhealthy(_, trouble, stops) => {
+            let end = if *stops { ": stopping it" } else { "" };
+            format!("is unhealthy ({}){end}", describe_trouble(*trouble))
+        }
+        Notice::NeedIsGone(_, other) => {
+            format!("is stopped: {}, which it requires, is not up", name(other))
+        }
+        Notice::Killing(_) => "did not stop in time: killing it".to_owned(),
+        Notice::Unkillable(_) => "does not even end by SIGKILL".to_owned(),
+        Notice::Blocked(_, other, standing) => {
             format!(
-                "workload {} does not start: {} ended without having been ready",
-                name(*id),
-                name(*before)
+                "waits for {}, {}",
+                name(other),
+                describe_standing(*standing)
             )
         }
-        Notice::Stopped(id) => format!("workload {} stopped", name(*id)),
+        Notice::Stopped(_) => "stopped".to_owned(),
+        Notice::SocketsClosed(_) => "will not answer: its sockets are closed".to_owned(),
+        Notice::AllReady | Notice::PodNotMade(..) | Notice::PodLost(..) | Notice::PodFailed(..) => {
+            String::new()
+        }
+    }
+}
+
+const fn describe_trouble(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Checks => "its checks fail",
+        Trouble::NotReady => "not ready, and its grace is over",
+        Trouble::Watchdog => "its watchdog is silent",
+        Trouble::StillThere => "it said that it ends, and did not",
+    }
+}
+
+const fn describe_standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Failed => "which failed",
+        Standing::Down => "which stays down",
+        Standing::Waiting => "which waits in vain itself",
     }
 }
 
@@ -57,18 +122,27 @@ fn describe_cause(cause: &Cause) -> String {
 fn describe_next(next: Next) -> String {
     match next {
         Next::Restart(delay) => format!("restarting in {} s", seconds(delay)),
+        Next::Listen(_) => "the next connection starts it".to_owned(),
+        Next::Done => "done".to_owned(),
         Next::Down => "staying down".to_owned(),
+        Next::Failed(None) => "failed for good".to_owned(),
+        Next::Failed(Some(limit)) => format!(
+            "failed for good: {} starts within {} s",
+            limit.starts,
+            seconds(Duration::from_millis(limit.within_ms))
+        ),
     }
 }
 
-/// Seconds with as many decimals as are needed.
+/// Seconds to the millisecond, with as many decimals as are needed.
 fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::boot::StartLimit;
 
     #[test]
     fn notices_use_the_fixed_words() {
@@ -90,12 +164,47 @@ mod tests {
                 "workload web killed by signal 9; restarting in 10 s",
             ),
             (
-                Notice::Ended(0, Cause::StartFailed("no such file".to_owned()), Next::Down),
-                "workload web failed to start: no such file; staying down",
+                Notice::Ended(
+                    0,
+                    Cause::StartFailed("no such file".to_owned()),
+                    Next::Failed(None),
+                ),
+                "workload web failed to start: no such file; failed for good",
+            ),
+            (
+                Notice::Ended(
+                    0,
+                    Cause::Exited(Exit::Status(1)),
+                    Next::Failed(Some(StartLimit {
+                        starts: 5,
+                        within_ms: 600_000,
+                    })),
+                ),
+                "workload web exited with status 1; failed for good: 5 starts within 600 s",
+            ),
+            (
+                Notice::Ended(0, Cause::Exited(Exit::Status(0)), Next::Done),
+                "workload web exited with status 0; done",
+            ),
+            (
+                Notice::Blocked(0, 1, Standing::Failed),
+                "workload web waits for web, which failed",
+            ),
+            (
+                Notice::Unhealthy(0, Trouble::Watchdog, true),
+                "workload web is unhealthy (its watchdog is silent): stopping it",
+            ),
+            (
+                Notice::PodFailed(0, 0),
+                "pod app goes with its workload web, which failed: stopping the others",
             ),
         ];
         for (notice, text) in cases {
-            assert_eq!(describe(&notice, |_| "web"), text);
+            let names = Names {
+                workload: &|_| "web",
+                pod: &|_| "app",
+            };
+            assert_eq!(describe(&notice, names), text);
         }
     }
 }

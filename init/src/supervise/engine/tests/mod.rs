@@ -1,27 +1,94 @@
 //! The engine under a fake clock.
 
+mod gates;
+mod history;
+mod pods;
+mod watching;
+
 use super::*;
+use crate::supervise::event::{
+    Cause, Exit, News, Next, Notice, ProbeKind, ProbeResult, Standing, Trouble,
+};
+use config::boot::{BootHealth, BootRestart, Check, Kind, Readiness, Restart, StartLimit};
 
 fn spec(name: &str, after: &[&str]) -> BootWorkload {
     BootWorkload {
         name: name.to_owned(),
         bundle: format!("/b/{name}"),
+        kind: Kind::Service,
         after: after.iter().map(|&other| other.to_owned()).collect(),
+        requires: Vec::new(),
+        pod: None,
+        sockets: Vec::new(),
         volumes: Vec::new(),
         secrets: Vec::new(),
         ports: Vec::new(),
         readiness: Readiness::Started,
-        check_interval_ms: 10_000,
-        restart: Restart::Always,
+        health: None,
+        watchdog_ms: None,
+        restart: restart(Restart::Always),
         stop_signal: 15,
         stop_timeout_ms: 5_000,
     }
 }
 
+fn restart(when: Restart) -> BootRestart {
+    BootRestart {
+        when,
+        delay_ms: 100,
+        delay_max_ms: 10_000,
+        start_limit: None,
+    }
+}
+
+fn limited(starts: u32, within_ms: u64) -> BootRestart {
+    BootRestart {
+        start_limit: Some(StartLimit { starts, within_ms }),
+        ..restart(Restart::OnFailure)
+    }
+}
+
 fn probed(name: &str, after: &[&str]) -> BootWorkload {
     BootWorkload {
-        readiness: Readiness::Tcp { port: 80 },
+        readiness: Readiness::Health,
+        health: Some(BootHealth {
+            check: Check::Tcp { port: 80 },
+            every_ms: 10_000,
+            timeout_ms: 5_000,
+            retries: 3,
+            grace_ms: 0,
+        }),
         ..spec(name, after)
+    }
+}
+
+fn job(name: &str, after: &[&str]) -> BootWorkload {
+    BootWorkload {
+        kind: Kind::Job,
+        restart: limited(3, 60_000),
+        ..spec(name, after)
+    }
+}
+
+fn requiring(name: &str, requires: &[&str]) -> BootWorkload {
+    BootWorkload {
+        requires: requires.iter().map(|&other| other.to_owned()).collect(),
+        ..spec(name, &[])
+    }
+}
+
+fn activated(name: &str, after: &[&str]) -> BootWorkload {
+    BootWorkload {
+        sockets: vec!["s".to_owned()],
+        ..spec(name, after)
+    }
+}
+
+fn notifying(name: &str) -> BootWorkload {
+    BootWorkload {
+        readiness: Readiness::Notify,
+        watchdog_ms: Some(30_000),
+        ..spec(name, &[])
     }
 }
 
@@ -31,10 +98,19 @@ struct Bench {
     now: Duration,
 }
 
+const PLAIN: Settings = Settings {
+    seed: 0,
+    shutdown_limit: Duration::from_secs(90),
+};
+
 impl Bench {
     fn new(specs: &[BootWorkload]) -> Self {
+        Self::with_pods(specs, &[])
+    }
+
+    fn with_pods(specs: &[BootWorkload], pods: &[BootPod]) -> Self {
         Self {
-            engine: Engine::new(specs),
+            engine: Engine::new(specs, pods, PLAIN),
             now: Duration::from_secs(100),
         }
     }
@@ -48,7 +124,7 @@ impl Bench {
         self.hear(Event::Tick)
     }
 
-    /// Brings a workload without dependencies from its start to running.
+    /// Begins, and starts all.
     fn run(specs: &[BootWorkload]) -> Self {
         let mut bench = Self::new(specs);
         bench.hear(Event::Begin);
@@ -57,6 +133,18 @@ impl Bench {
         }
         bench
     }
+
+    fn is_ready(&self, id: Id) -> bool {
+        matches!(self.engine.workloads[id].state, State::Running(run) if run.ready_since.is_some())
+    }
+}
+
+fn exited(id: Id, status: i32) -> Event {
+    Event::Exited(id, Exit::Status(status))
+}
+
+fn tell(notice: Notice) -> Action {
+    Action::Tell(notice)
 }
 
 fn failed(delay_ms: u64) -> Action {
@@ -87,7 +175,7 @@ fn nothing_starts_before_what_it_comes_after_is_ready() {
             Action::Tell(Notice::AllReady)
         ]
     );
-    assert!(bench.engine.is_ready(0) && bench.engine.is_ready(1));
+    assert!(bench.is_ready(0) && bench.is_ready(1));
 }
 
 #[test]
@@ -163,7 +251,7 @@ fn the_restart_policy_decides_by_the_exit() {
     ];
     for (restart, exit, again) in cases {
         let mut bench = Bench::run(&[BootWorkload {
-            restart,
+            restart: self::restart(restart),
             ..spec("web", &[])
         }]);
         bench.hear(Event::Exited(0, exit));
@@ -184,13 +272,14 @@ fn a_start_that_fails_is_tried_again() {
 }
 
 #[test]
-fn a_workload_that_cannot_start_stays_down_and_blocks_what_waits_for_it() {
+fn a_workload_that_cannot_start_has_failed_and_blocks_what_waits_for_it() {
     let mut bench = Bench::new(&[spec("db", &[]), spec("web", &["db"])]);
     bench.hear(Event::Begin);
     let actions = bench.hear(Event::CannotStart(0, "no state".to_owned()));
     let cause = Cause::StartFailed("no state".to_owned());
-    let told = Action::Tell(Notice::Ended(0, cause, Next::Down));
-    assert_eq!(actions, [told, Action::Tell(Notice::Blocked(1, 0))]);
+    let told = tell(Notice::Ended(0, cause, Next::Failed(None)));
+    let blocked = tell(Notice::Blocked(1, 0, Standing::Failed));
+    assert_eq!(actions, [told, blocked]);
     assert_eq!(bench.engine.next_deadline(), None);
 }
 
@@ -224,7 +313,10 @@ fn three_failed_checks_in_a_row_restart_the_workload() {
     let actions = bench.hear(Event::Probed(0, ProbeResult::Failed));
     assert_eq!(
         actions[1..],
-        [Action::Tell(Notice::Unhealthy(0)), Action::Signal(0, 15)]
+        [
+            tell(Notice::Unhealthy(0, Trouble::Checks, true)),
+            Action::Signal(0, 15)
+        ]
     );
     // Even an exit with status 0 is a failure then.
     let actions = bench.hear(Event::Exited(0, Exit::Status(0)));
@@ -237,7 +329,7 @@ fn three_failed_checks_in_a_row_restart_the_workload() {
 #[test]
 fn a_workload_that_is_never_restarted_is_not_stopped_for_its_checks() {
     let mut bench = Bench::run(&[BootWorkload {
-        restart: Restart::Never,
+        restart: restart(Restart::Never),
         ..probed("web", &[])
     }]);
     bench.hear(Event::Probed(0, ProbeResult::Passed));
@@ -272,14 +364,15 @@ fn a_slow_workload_is_told_once() {
 #[test]
 fn who_waits_for_a_failed_workload_is_told() {
     let db = BootWorkload {
-        restart: Restart::Never,
+        restart: restart(Restart::Never),
         ..probed("db", &[])
     };
     let mut bench = Bench::new(&[db, spec("web", &["db"])]);
     bench.hear(Event::Begin);
     bench.hear(Event::Started(0));
-    let actions = bench.hear(Event::Exited(0, Exit::Status(1)));
-    assert!(actions.contains(&Action::Tell(Notice::Blocked(1, 0))));
+    bench.hear(exited(0, 1));
+    let actions = bench.hear(Event::Cleaned(0));
+    assert_eq!(actions, [tell(Notice::Blocked(1, 0, Standing::Failed))]);
 }
 
 #[test]
@@ -351,112 +444,6 @@ fn late_echoes_are_ignored() {
     assert_eq!(bench.hear(Event::Exited(0, Exit::Status(1))), []);
 }
 
-/// A machine that answers each action at random, after random delays, and sometimes fails.
-struct World {
-    seed: u64,
-    pending: Vec<(Duration, Event)>,
-    running: Vec<bool>,
-}
-
-impl World {
-    fn random(&mut self, limit: u64) -> u64 {
-        self.seed = self
-            .seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.seed >> 33) % limit
-    }
-
-    fn answer(&mut self, action: &Action, now: Duration) {
-        let delay = Duration::from_millis(self.random(3_000));
-        let event = match *action {
-            Action::Start(id) if self.random(64) == 0 => Event::CannotStart(id, "never".to_owned()),
-            Action::Start(id) if self.random(4) == 0 => Event::StartFailed(id, "no".to_owned()),
-            Action::Start(id) => {
-                if self.random(2) == 0 {
-                    let status = i32::try_from(self.random(2)).unwrap();
-                    self.pending
-                        .push((now + delay + delay, Event::Exited(id, Exit::Status(status))));
-                }
-                Event::Started(id)
-            }
-            Action::Signal(id, _) if self.random(3) > 0 => Event::Exited(id, Exit::Signal(15)),
-            Action::Kill(id) if self.random(8) > 0 => Event::Exited(id, Exit::Signal(9)),
-            Action::Clean(id) => Event::Cleaned(id),
-            Action::Probe(id, ProbeKind::UntilReady) => Event::Probed(id, ProbeResult::Passed),
-            Action::Probe(id, ProbeKind::Once) if self.random(2) == 0 => {
-                Event::Probed(id, ProbeResult::Failed)
-            }
-            Action::Probe(id, ProbeKind::Once) => Event::Probed(id, ProbeResult::Lost),
-            _ => return,
-        };
-        self.pending.push((now + delay, event));
-    }
-
-    fn check(&mut self, action: &Action, engine: &Engine) {
-        match *action {
-            Action::Start(id) => {
-                assert!(!self.running[id], "started twice");
-                let ready = |&before: &Id| engine.workloads[before].was_ready;
-                assert!(
-                    engine.workloads[id].after.iter().all(ready),
-                    "started before its dependency"
-                );
-                self.running[id] = true;
-            }
-            Action::Clean(id) => self.running[id] = false,
-            Action::Tell(Notice::Ended(_, _, Next::Restart(delay))) => {
-                assert!(delay <= LONGEST_DELAY)
-            }
-            _ => {}
-        }
-    }
-}
-
-#[test]
-fn no_history_gets_stuck_or_breaks_the_order() {
-    for seed in 0..300 {
-        let specs = [
-            spec("a", &[]),
-            probed("b", &["a"]),
-            spec("c", &[]),
-            probed("d", &["b", "c"]),
-        ];
-        let mut bench = Bench::new(&specs);
-        let mut world = World {
-            seed,
-            pending: Vec::new(),
-            running: vec![false; specs.len()],
-        };
-        let stop_at = bench.now + Duration::from_millis(world.random(60_000));
-        world.pending.push((bench.now, Event::Begin));
-        world.pending.push((stop_at, Event::Shutdown));
-        let mut stopped = false;
-        for _ in 0..10_000 {
-            world.pending.sort_by_key(|(at, _)| *at);
-            let tick = bench.engine.next_deadline();
-            let next = world.pending.first().map(|(at, _)| *at);
-            let Some(at) = [tick, next].into_iter().flatten().min() else {
-                break;
-            };
-            bench.now = bench.now.max(at);
-            let due = next.is_some_and(|next| next <= bench.now);
-            let event = if due {
-                world.pending.remove(0).1
-            } else {
-                Event::Tick
-            };
-            for action in bench.hear(event) {
-                assert!(!stopped, "seed {seed}: {action:?} after all had stopped");
-                world.check(&action, &bench.engine);
-                world.answer(&action, bench.now);
-                stopped |= action == Action::AllStopped;
-            }
-        }
-        assert!(stopped, "seed {seed} got stuck in {:?}", bench.engine);
-    }
-}
-
 #[test]
 fn in_a_hurry_everything_is_killed_at_once_whatever_comes_after_what() {
     let mut bench = Bench::run(&[spec("db", &[]), spec("web", &["db"])]);
@@ -464,10 +451,10 @@ fn in_a_hurry_everything_is_killed_at_once_whatever_comes_after_what() {
     assert_eq!(
         bench.hear(Event::Hurry),
         [
-            Action::Tell(Notice::Killing(1)),
-            Action::Kill(1),
             Action::Tell(Notice::Killing(0)),
             Action::Kill(0),
+            Action::Tell(Notice::Killing(1)),
+            Action::Kill(1),
         ]
     );
     // One that not even SIGKILL ends does not hold the others up.
@@ -478,11 +465,21 @@ fn in_a_hurry_everything_is_killed_at_once_whatever_comes_after_what() {
 }
 
 #[test]
-fn in_a_hurry_a_start_is_given_up_and_what_came_up_meanwhile_is_killed() {
+fn in_a_hurry_a_start_is_given_up() {
     let mut bench = Bench::new(&[spec("db", &[])]);
     bench.hear(Event::Begin);
     bench.hear(Event::Shutdown);
     assert_eq!(bench.hear(Event::Hurry), [Action::AbortStart(0)]);
+    let actions = bench.hear(Event::StartFailed(0, String::new()));
+    assert!(actions.contains(&Action::AllStopped), "{actions:?}");
+}
+
+#[test]
+fn in_a_hurry_what_came_up_too_late_is_killed() {
+    let mut bench = Bench::new(&[spec("db", &[])]);
+    bench.hear(Event::Begin);
+    bench.hear(Event::Shutdown);
+    bench.hear(Event::Hurry);
     let actions = bench.hear(Event::Started(0));
     assert!(actions.contains(&Action::Kill(0)), "{actions:?}");
 }

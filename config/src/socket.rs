@@ -1,0 +1,259 @@
+//! `[socket.NAME]`: what init listens on, to start a workload at the first connection.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use toml::Spanned;
+
+use crate::boot::{Listen, Protocol};
+use crate::diagnostic::{Diagnostic, suggest};
+use crate::manifest::{self, Manifest, Text};
+use crate::mistakes::Mistakes;
+use crate::value::{self, Parsed};
+use crate::workload::Workload;
+
+/// The connections that may wait if the file does not say.
+const DEFAULT_BACKLOG: u32 = 128;
+/// The mode of a Unix socket if the file does not say: whoever is given it by `connect` may connect.
+const DEFAULT_MODE: u16 = 0o666;
+
+/// A validated socket; exactly one workload has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Its name, a DNS label.
+    pub name: String,
+    /// Where it listens.
+    pub listen: Listen,
+    /// The most connections that wait to be accepted.
+    pub backlog: u32,
+}
+
+impl Socket {
+    /// Validates one; `None`: what it says of where to listen makes no sense.
+    pub(crate) fn new(
+        name: &Text,
+        from: &manifest::Socket,
+        mistakes: &mut Mistakes,
+    ) -> Option<Self> {
+        mistakes.take(value::dns_label(name, "socket name"));
+        let mode = mistakes.take_some(from.mode.as_ref(), value::mode);
+        let listen = mistakes.take(listen(&from.listen, mode.unwrap_or(DEFAULT_MODE)));
+        let backlog = from
+            .backlog
+            .as_ref()
+            .and_then(|b| mistakes.take(backlog(b)));
+        if let (Some(mode), Some(Listen::Tcp { .. } | Listen::Udp { .. })) = (&from.mode, &listen) {
+            mistakes.push(
+                Diagnostic::at(mode.span(), "`mode` of a socket that is no file")
+                    .hint("remove it, or write listen = \"unix\""),
+            );
+        }
+        Some(Self {
+            name: name.get_ref().clone(),
+            listen: listen?,
+            backlog: backlog.unwrap_or(DEFAULT_BACKLOG),
+        })
+    }
+
+    /// Address, port and transport, if it listens on the machine's network.
+    #[must_use]
+    pub const fn endpoint(&self) -> Option<(IpAddr, u16, Protocol)> {
+        match self.listen {
+            Listen::Tcp { address, port } => Some((address, port, Protocol::Tcp)),
+            Listen::Udp { address, port } => Some((address, port, Protocol::Udp)),
+            Listen::Unix { .. } => None,
+        }
+    }
+}
+
+/// `unix`, `PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`, the last three with `/tcp` or `/udp`.
+fn listen(text: &Text, mode: u16) -> Parsed<Listen> {
+    let whole = text.get_ref().as_str();
+    if whole == "unix" {
+        return Ok(Listen::Unix { mode: mode.into() });
+    }
+    let (place, protocol) = match whole.rsplit_once('/') {
+        None => (whole, "tcp"),
+        Some((place, protocol)) => (place, protocol),
+    };
+    let address: SocketAddr = place
+        .parse()
+        .ok()
+        .or_else(|| Some((Ipv4Addr::UNSPECIFIED, plain_port(place)?).into()))
+        .filter(|address: &SocketAddr| address.port() != 0)
+        .ok_or_else(|| {
+            Diagnostic::at(text.span(), format!("`{whole}` is nothing to listen on"))
+                .hint("write \"8080\", \"127.0.0.1:8080\", \"[::]:53/udp\" or \"unix\"")
+        })?;
+    let (address, port) = (address.ip(), address.port());
+    match protocol {
+        "tcp" => Ok(Listen::Tcp { address, port }),
+        "udp" => Ok(Listen::Udp { address, port }),
+        other => Err(Diagnostic::at(
+            text.span(),
+            format!("`{whole}` has the unknown protocol `{other}`"),
+        )
+        .hint(suggest(other, ["tcp", "udp"]))),
+    }
+}
+
+fn plain_port(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| plain)
+}
+
+fn backlog(backlog: &Spanned<i64>) -> Parsed<u32> {
+    let count = *backlog.get_ref();
+    u32::try_from(count)
+        .ok()
+        .filter(|_| (1..=65_535).contains(&count))
+        .ok_or_else(|| {
+            Diagnostic::at(
+                backlog.span(),
+                format!("a backlog of `{count}` is out of range"),
+            )
+            .hint("from 1 to 65535")
+        })
+}
+
+/// Each socket belongs to exactly one workload.
+pub(crate) fn check_owners(manifest: &Manifest, mistakes: &mut Mistakes) {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (workload, table) in &manifest.workload {
+        for socket in &table.sockets {
+            if !manifest.socket.contains_key(socket.get_ref().as_str()) {
+                let known = manifest.socket.keys().map(|name| name.get_ref().as_str());
+                let hint = if manifest.socket.is_empty() {
+                    format!("add [socket.{}] with listen = \"8080\"", socket.get_ref())
+                } else {
+                    suggest(socket.get_ref(), known)
+                };
+                let what = format!("`{}`: there is no socket of that name", socket.get_ref());
+                mistakes.push(Diagnostic::at(socket.span(), what).hint(hint));
+            }
+            if let Some(other) = owners.insert(socket.get_ref(), workload.get_ref()) {
+                mistakes.push(
+                    Diagnostic::at(
+                        socket.span(),
+                        format!("`{}`: `{other}` has this socket already", socket.get_ref()),
+                    )
+                    .hint("a connection starts one workload: give the other a socket of its own"),
+                );
+            }
+        }
+    }
+    for name in manifest.socket.keys() {
+        if !owners.contains_key(name.get_ref().as_str()) {
+            let what = format!("no workload has socket `{}`", name.get_ref());
+            let hint = format!("add sockets = [\"{}\"] to one", name.get_ref());
+            mistakes.push(Diagnostic::at(name.span(), what).hint(hint));
+        }
+    }
+}
+
+/// No two sockets listen in one place, and none where a workload of the machine's network listens.
+pub(crate) fn check_places(
+    sockets: &[Socket],
+    workloads: &[Workload],
+    manifest: &Manifest,
+    mistakes: &mut Mistakes,
+) {
+    for (at, socket) in sockets.iter().enumerate() {
+        let Some((address, port, protocol)) = socket.endpoint() else {
+            continue;
+        };
+        let same_place = |other: &&Socket| {
+            other.endpoint().is_some_and(|(a, p, transport)| {
+                p == port && transport == protocol && overlap(a, address)
+            })
+        };
+        let listens = |workload: &&Workload| {
+            let mut ports = workload.ports.iter();
+            ports.any(|p| p.protocol == protocol && (p.target == port || p.published == port))
+        };
+        let taken = match sockets[..at].iter().find(same_place) {
+            Some(other) => Some(format!("socket `{}`", other.name)),
+            None => workloads
+                .iter()
+                .find(listens)
+                .map(|workload| format!("workload `{}`", workload.name)),
+        };
+        let table = manifest.socket.get(socket.name.as_str());
+        if let (Some(taken), Some(table)) = (taken, table) {
+            mistakes.push(
+                Diagnostic::at(
+                    table.listen.span(),
+                    format!(
+                        "`{}`: {taken} has port {port} already",
+                        table.listen.get_ref()
+                    ),
+                )
+                .hint("let one of them listen elsewhere"),
+            );
+        }
+    }
+}
+
+/// Whether both can not be bound to one port.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one == other || one.is_unspecified() || other.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    #[test]
+    fn what_is_listened_on_is_a_port_an_address_or_a_file() {
+        let text = |value: &str| Text::new(0..value.len(), value.to_owned());
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        for (value, expected) in [
+            (
+                "8080",
+                Listen::Tcp {
+                    address: any,
+                    port: 8080,
+                },
+            ),
+            (
+                "8080/tcp",
+                Listen::Tcp {
+                    address: any,
+                    port: 8080,
+                },
+            ),
+            (
+                "127.0.0.1:80",
+                Listen::Tcp {
+                    address: Ipv4Addr::LOCALHOST.into(),
+                    port: 80,
+                },
+            ),
+            (
+                "[::]:53/udp",
+                Listen::Udp {
+                    address: Ipv6Addr::UNSPECIFIED.into(),
+                    port: 53,
+                },
+            ),
+            ("unix", Listen::Unix { mode: 0o666 }),
+        ] {
+            assert_eq!(listen(&text(value), 0o666).unwrap(), expected, "{value}");
+        }
+        for bad in [
+            "",
+            "0",
+            "080",
+            "65536",
+            "127.0.0.1",
+            "[::]:0",
+            "80/sctp",
+            "unix/tcp",
+            ":80",
+            "localhost:80",
+        ] {
+            assert!(listen(&text(bad), 0o666).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What a workload waits for, and what it loses.
+
+use super::*;
+
+#[test]
+fn a_job_that_is_done_opens_the_way_for_what_comes_after_it() {
+    let mut bench = Bench::new(&[job("migrate", &[]), spec("web", &["migrate"])]);
+    assert_eq!(bench.hear(Event::Begin), [Action::Start(0)]);
+    assert_eq!(bench.hear(Event::Started(0)), [tell(Notice::Started(0))]);
+    let done = tell(Notice::Ended(0, Cause::Exited(Exit::Status(0)), Next::Done));
+    assert_eq!(
+        bench.hear(exited(0, 0)),
+        [done, Action::Clean(0), Action::Start(1)]
+    );
+    assert_eq!(bench.hear(Event::Cleaned(0)), []);
+    assert!(
+        bench
+            .hear(Event::Started(1))
+            .contains(&tell(Notice::AllReady))
+    );
+    assert_eq!(bench.engine.next_deadline(), None);
+}
+
+#[test]
+fn a_job_that_fails_too_often_has_failed_and_who_waits_is_told_down_the_line() {
+    let specs = [job("a", &[]), spec("b", &["a"]), spec("c", &["b"])];
+    let mut bench = Bench::new(&specs);
+    bench.hear(Event::Begin);
+    for _ in 0..2 {
+        bench.hear(Event::Started(0));
+        let actions = bench.hear(exited(0, 1));
+        assert!(matches!(
+            actions[0],
+            Action::Tell(Notice::Ended(0, _, Next::Restart(_)))
+        ));
+        bench.hear(Event::Cleaned(0));
+        assert_eq!(bench.pass(10_000), [Action::Start(0)]);
+    }
+    bench.hear(Event::Started(0));
+    let limit = Some(StartLimit {
+        starts: 3,
+        within_ms: 60_000,
+    });
+    let over = Next::Failed(limit);
+    let actions = bench.hear(exited(0, 1));
+    assert_eq!(
+        actions[0],
+        tell(Notice::Ended(0, Cause::Exited(Exit::Status(1)), over))
+    );
+    assert_eq!(
+        bench.hear(Event::Cleaned(0)),
+        [
+            tell(Notice::Blocked(1, 0, Standing::Failed)),
+            tell(Notice::Blocked(2, 1, Standing::Waiting)),
+        ]
+    );
+    assert_eq!(bench.pass(3_600_000), []);
+}
+
+#[test]
+fn failures_that_are_long_ago_do_not_count() {
+    let mut bench = Bench::run(&[BootWorkload {
+        restart: limited(2, 60_000),
+        ..spec("web", &[])
+    }]);
+    for _ in 0..5 {
+        let actions = bench.hear(exited(0, 1));
+        assert!(matches!(
+            actions[0],
+            Action::Tell(Notice::Ended(0, _, Next::Restart(_)))
+        ));
+        bench.hear(Event::Cleaned(0));
+        assert_eq!(bench.pass(60_000), [Action::Start(0)]);
+        bench.hear(Event::Started(0));
+    }
+}
+
+#[test]
+fn what_requires_another_stops_when_that_one_goes_down_and_comes_back_with_it() {
+    let mut bench = Bench::run(&[spec("db", &[]), requiring("web", &["db"])]);
+    let actions = bench.hear(exited(0, 1));
+    assert_eq!(
+        actions,
+        [
+            failed(100),
+            Action::Clean(0),
+            tell(Notice::NeedIsGone(1, 0)),
+            Action::Signal(1, 15)
+        ]
+    );
+    bench.hear(Event::Cleaned(0));
+    assert_eq!(
+        bench.hear(exited(1, 0)),
+        [tell(Notice::Stopped(1)), Action::Clean(1)]
+    );
+    assert_eq!(bench.hear(Event::Cleaned(1)), []);
+    assert_eq!(bench.pass(100), [Action::Start(0)]);
+    assert_eq!(
+        bench.hear(Event::Started(0)),
+        [
+            tell(Notice::Started(0)),
+            tell(Notice::Ready(0)),
+            Action::Start(1)
+        ]
+    );
+}
+
+#[test]
+fn what_requires_one_that_failed_stays_stopped_and_that_is_told() {
+    let db = BootWorkload {
+        restart: restart(Restart::Never),
+        ..spec("db", &[])
+    };
+    let mut bench = Bench::run(&[db, requiring("web", &["db"]), requiring("top", &["web"])]);
+    bench.hear(exited(0, 1));
+    bench.hear(Event::Cleaned(0));
+    for id in [1, 2] {
+        bench.hear(exited(id, 0));
+    }
+    assert_eq!(
+        bench.hear(Event::Cleaned(1)),
+        [tell(Notice::Blocked(1, 0, Standing::Failed))]
+    );
+    assert_eq!(
+        bench.hear(Event::Cleaned(2)),
+        [tell(Notice::Blocked(2, 1, Standing::Waiting))]
+    );
+    assert_eq!(bench.engine.next_deadline(), None);
+}
+
+#[test]
+fn a_start_under_way_is_stopped_once_it_is_there_when_its_need_is_gone() {
+    let mut bench = Bench::new(&[spec("db", &[]), requiring("web", &["db"])]);
+    bench.hear(Event::Begin);
+    bench.hear(Event::Started(0));
+    assert!(!bench.hear(exited(0, 1)).contains(&Action::Signal(1, 15)));
+    let actions = bench.hear(Event::Started(1));
+    let told = tell(Notice::NeedIsGone(1, 0));
+    assert!(actions.contains(&told) && actions.contains(&Action::Signal(1, 15)));
+}
+
+#[test]
+fn a_workload_with_sockets_starts_at_the_first_connection_and_listens_again_when_it_ended_well() {
+    let mut bench = Bench::new(&[activated("lazy", &[]), requiring("web", &["lazy"])]);
+    assert_eq!(
+        bench.hear(Event::Begin),
+        [
+            tell(Notice::Listening(0)),
+            Action::Watch(0),
+            Action::Start(1)
+        ]
+    );
+    bench.hear(Event::Started(1));
+    assert_eq!(bench.hear(Event::Connected(0)), [Action::Start(0)]);
+    // A late echo.
+    assert_eq!(bench.hear(Event::Connected(0)), []);
+    bench.hear(Event::Started(0));
+    bench.hear(exited(0, 0));
+    assert_eq!(bench.hear(Event::Cleaned(0)), []);
+    assert_eq!(bench.pass(100), [Action::Watch(0)]);
+    // Whoever requires it has not been touched.
+    assert!(bench.is_ready(1));
+}
+
+#[test]
+fn sockets_of_a_workload_that_failed_are_closed_and_that_is_told() {
+    let mut bench = Bench::new(&[BootWorkload {
+        restart: limited(2, 60_000),
+        ..activated("lazy", &[])
+    }]);
+    bench.hear(Event::Begin);
+    bench.hear(Event::Connected(0));
+    bench.hear(Event::StartFailed(0, "no".to_owned()));
+    bench.hear(Event::Cleaned(0));
+    assert_eq!(bench.pass(100), [Action::Watch(0)]);
+    bench.hear(Event::Connected(0));
+    bench.hear(Event::StartFailed(0, "no".to_owned()));
+    assert_eq!(
+        bench.hear(Event::Cleaned(0)),
+        [Action::CloseSockets(0), tell(Notice::SocketsClosed(0))]
+    );
+    assert_eq!(bench.hear(Event::Connected(0)), []);
+}
+
+#[test]
+fn nothing_starts_by_a_connection_once_the_machine_stops() {
+    let mut bench = Bench::new(&[activated("lazy", &[])]);
+    bench.hear(Event::Begin);
+    assert_eq!(
+        bench.hear(Event::Shutdown),
+        [Action::CloseSockets(0), Action::AllStopped]
+    );
+    assert_eq!(bench.hear(Event::Connected(0)), []);
+}
+
+#[test]
+fn the_machine_waits_no_longer_than_its_own_time() {
+    let mut bench = Bench::run(&[
+        BootWorkload {
+            stop_timeout_ms: 3_600_000,
+            ..spec("slow", &[])
+        },
+        spec("web", &["slow"]),
+    ]);
+    bench.hear(Event::Shutdown);
+    bench.hear(exited(1, 0));
+    assert_eq!(
+        bench.pass(90_000),
+        [tell(Notice::Killing(0)), Action::Kill(0)]
+    );
+    assert_eq!(
+        bench.pass(5_000),
+        [tell(Notice::Unkillable(0)), Action::AllStopped]
+    );
+}
+
+#[test]
+fn a_start_that_never_ends_does_not_hold_a_machine_that_stops() {
+    let mut bench = Bench::new(&[spec("web", &[])]);
+    bench.hear(Event::Begin);
+    bench.hear(Event::Shutdown);
+    assert_eq!(bench.pass(30_000), [Action::AbortStart(0)]);
+    assert_eq!(bench.pass(60_000), [Action::AbortStart(0)]);
+    assert_eq!(
+        bench.pass(5_000),
+        [tell(Notice::Unkillable(0)), Action::AllStopped]
+    );
+}
