@@ -10,6 +10,9 @@ use std::time::Duration;
 /// A line longer than this is cut in two.
 const LONGEST_LINE: usize = 4096;
 
+/// What EDK II's firmware says when it starts what it has loaded from a disk.
+const FIRMWARE_IS_DONE: &str = "BdsDxe: starting ";
+
 /// Who watches the machine.
 pub trait Console {
     /// A line of the guest's console, safe to print.
@@ -28,6 +31,8 @@ pub(crate) enum GuestEvent {
     /// A boot or shutdown stage is reached: `initramfs`, `root`, `system`, `state`, `network`, `ready`,
     /// `stopping`, `poweroff`, or a newer word.
     Stage(String),
+    /// The firmware gives way to the boot loader.
+    LoaderStarts,
     /// The named workload is ready.
     WorkloadReady(String),
     /// The machine refuses to go on: corruption, no root.
@@ -100,6 +105,9 @@ impl Reader {
         let (guest_time, event) = match own {
             Some((time, said)) => (Some(time), parse_event(said)),
             None if self.is_continuation => (None, None),
+            None if !self.init_has_spoken && text.contains(FIRMWARE_IS_DONE) => {
+                (None, Some(GuestEvent::LoaderStarts))
+            }
             None => (None, parse_panic(&text)),
         };
         Some(Line {
@@ -232,6 +240,14 @@ mod tests {
             events(b"BdsDxe: startingcoracle: [0.500] stage initramfs\n"),
             [stage("initramfs")]
         );
+    }
+
+    #[test]
+    fn the_firmware_says_when_it_is_done_and_nobody_says_so_later() {
+        let firmware = b"BdsDxe: loading Boot0001\r\nBdsDxe: starting Boot0001 \"disk\"\r\n";
+        assert_eq!(events(firmware), [GuestEvent::LoaderStarts]);
+        let late = b"coracle: [0.500] stage root\nBdsDxe: starting Boot0001\n";
+        assert_eq!(events(late), [stage("root")]);
     }
 
     #[test]

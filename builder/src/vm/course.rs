@@ -151,6 +151,11 @@ impl Course {
                 self.timeline.note_guest(what, guest_time, now);
                 Vec::new()
             }
+            GuestEvent::LoaderStarts => {
+                // A firmware that fails with one loader tries the next: the last one counts.
+                self.timeline.note_loader(now);
+                Vec::new()
+            }
             GuestEvent::Refused(reason) => {
                 self.fail(now + REFUSAL_TIME, Error::Refused { reason });
                 Vec::new()

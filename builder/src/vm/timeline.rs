@@ -1,7 +1,7 @@
 //! When the machine reached what, on one clock that begins at power-on.
 //!
 //! Power-on is the start of QEMU. The guest stamps its lines with its own clock, which begins with its kernel: the
-//! moment at which firmware handed over to the kernel is the host's time of the first stamped line minus its stamp,
+//! moment at which the kernel began is the host's time of the first stamped line minus its stamp,
 //! and every later line is placed by its stamp, free of the console's delay.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// What was reached, and when.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mark {
-    /// `kernel`, a stage's name, `workload NAME ready`, `answer NAME`.
+    /// `loader`, `kernel`, a stage's name, `workload NAME ready`, `answer NAME`.
     pub what: String,
     /// Seconds since power-on.
     #[serde(serialize_with = "as_seconds")]
@@ -42,6 +42,12 @@ impl Timeline {
             }
         };
         self.note_host(what, kernel + guest_time);
+    }
+
+    /// Notes that the firmware was done `at` after power-on; a later word replaces an earlier one.
+    pub fn note_loader(&mut self, at: Duration) {
+        self.marks.retain(|mark| mark.what != "loader");
+        self.note_host("loader", at);
     }
 
     /// Notes something the host saw `at` after power-on.
@@ -109,6 +115,17 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.note_guest("initramfs", ms(900), ms(800));
         assert_eq!(timeline.at("kernel"), Some(ms(0)));
+    }
+
+    #[test]
+    fn the_last_loader_counts_and_stands_before_the_kernel() {
+        let mut timeline = Timeline::default();
+        timeline.note_loader(ms(1_000));
+        timeline.note_loader(ms(2_000));
+        timeline.note_guest("initramfs", ms(500), ms(3_500));
+        let marks: Vec<_> = timeline.marks().iter().map(|mark| &*mark.what).collect();
+        assert_eq!(marks, ["loader", "kernel", "initramfs"]);
+        assert_eq!(timeline.at("loader"), Some(ms(2_000)));
     }
 
     #[test]
