@@ -1,5 +1,5 @@
 # Coracle's commands. `make demo` boots something real; `make test` checks everything.
-.PHONY: build demo test bench clean
+.PHONY: build demo test bench stress clean
 
 build:
 	cargo build --release
@@ -12,6 +12,10 @@ test:
 
 bench:
 	@scripts/bench
+
+# A hundred power cuts.
+stress:
+	CORACLE_POWER_CUTS=100 cargo test --release -p coracle-qemu-tests --test power_cut -- --nocapture
 
 clean:
 	cargo clean
