@@ -54,11 +54,12 @@ pub fn provide(workload: &str, secrets: &[BootSecret]) -> Result<(), String> {
 }
 
 fn make_folder(workload: &str) -> io::Result<String> {
-    make_directory(SECRETS_DIR, 0o700)?;
+    // Its folders can be entered, by a runtime in a user namespace of the workload's own too, and not be listed.
+    make_directory(SECRETS_DIR, 0o711)?;
     let is_mounted = rustix::fs::statfs(SECRETS_DIR)?.f_type == RAMFS_MAGIC;
     if !is_mounted {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("ramfs", SECRETS_DIR, "ramfs", flags, Some(c"mode=0700"))?;
+        mount("ramfs", SECRETS_DIR, "ramfs", flags, Some(c"mode=0711"))?;
     }
     let folder = format!("{SECRETS_DIR}/{workload}");
     make_directory(&folder, 0o755)?;
