@@ -3,8 +3,8 @@
 //! Nothing of an image's labels or annotations gets in here; only what the machine's file and the image's own
 //! process settings say.
 
-use config::boot::{NOTIFY_SOCKET, Readiness, SECRETS_DIR, notify_path};
-use config::spec::{SECRETS_PATH, Workload};
+use config::boot::{NOTIFY_SOCKET, Network, Readiness, SECRETS_DIR, notify_path, socket_path};
+use config::spec::{IDS, SECRETS_PATH, Workload};
 use serde_json::{Value, json};
 
 use crate::seccomp;
@@ -16,8 +16,12 @@ pub const BUNDLES_DIR: &str = "/usr/lib/coracle/bundles";
 /// Where named volumes lie on the machine.
 pub const VOLUMES_DIR: &str = "/state/volumes";
 
-/// The capabilities of a workload that runs as root and says nothing of capabilities: enough to take a low port,
-/// own its files and become another user, nothing that reaches the machine.
+/// Where the namespaces of pods lie on the machine, as files to join them by.
+const PODS_DIR: &str = "/run/coracle/pods";
+
+/// The capabilities of a workload that runs as root of a user namespace of its own and says nothing of capabilities:
+/// enough to own its files and become another user. They reach as far as that namespace's ids, so none of them counts
+/// for the machine.
 pub const ROOT_CAPABILITIES: [&str; 7] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -51,7 +55,9 @@ pub struct Process {
 pub fn capabilities(workload: &Workload, uid: u32) -> Vec<String> {
     let mut list = match &workload.capabilities {
         Some(list) => list.clone(),
-        None if uid == 0 => ROOT_CAPABILITIES.map(str::to_owned).to_vec(),
+        None if uid == 0 && workload.first_id.is_some() => {
+            ROOT_CAPABILITIES.map(str::to_owned).to_vec()
+        }
         None => Vec::new(),
     };
     list.sort();
@@ -59,27 +65,69 @@ pub fn capabilities(workload: &Workload, uid: u32) -> Vec<String> {
     list
 }
 
-/// The bundle's `config.json`; `lower` are the layers' directories in the machine, top first.
-pub fn config_json(workload: &Workload, process: &Process, lower: &[String]) -> Value {
-    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
-    json!({
+/// The bundle's `config.json`; `lower` are the layers' directories in the machine, top first. With `share_pid` the
+/// workload's pod has one pid namespace for all.
+pub fn config_json(
+    workload: &Workload,
+    process: &Process,
+    lower: &[String],
+    share_pid: bool,
+) -> Value {
+    let mut config = json!({
         "ociVersion": "1.2.0",
         "root": { "path": "rootfs", "readonly": workload.read_only },
-        "hostname": workload.name,
         "process": process_json(process, workload),
         "mounts": mounts(workload),
         "annotations": annotations(workload, lower),
         "linux": {
             "cgroupsPath": format!("/coracle/{}", workload.name),
-            "namespaces": namespaces,
+            "namespaces": namespaces(workload, share_pid),
             "resources": resources(workload),
             "rootfsPropagation": "private",
             "maskedPaths": MASKED_PATHS,
             "readonlyPaths": READONLY_PATHS,
             "seccomp": seccomp::profile(&process.capabilities),
         },
-    })
+    });
+    if let Some(first) = workload.first_id {
+        let mapping = json!([{ "containerID": 0, "hostID": first, "size": IDS }]);
+        config["linux"]["uidMappings"] = mapping.clone();
+        config["linux"]["gidMappings"] = mapping;
+    }
+    // The hostname of a pod is its own.
+    if workload.pod.is_none() {
+        config["hostname"] = json!(workload.name);
+    }
+    config
 }
+
+/// Own ones, but for those that the pod has made.
+fn namespaces(workload: &Workload, share_pid: bool) -> Vec<Value> {
+    let user = workload.first_id.is_some();
+    let network = workload.network == Network::None;
+    let kinds = [
+        ("mount", "mnt", true, false),
+        ("cgroup", "cgroup", true, false),
+        ("pid", "pid", true, share_pid),
+        ("ipc", "ipc", true, true),
+        ("uts", "uts", true, true),
+        ("user", "user", user, true),
+        ("network", "net", network, true),
+    ];
+    let of_kind = |(kind, file, wanted, shared): (&str, &str, bool, bool)| {
+        let namespace = match &workload.pod {
+            Some(pod) if shared => {
+                json!({ "type": kind, "path": format!("{PODS_DIR}/{pod}/{file}") })
+            }
+            _ => json!({ "type": kind }),
+        };
+        wanted.then_some(namespace)
+    };
+    kinds.into_iter().filter_map(of_kind).collect()
+}
+
+/// The soft limit that old programs with select(2) can live with, and what others may raise it to.
+const OPEN_FILES: (u32, u32) = (1024, 524_288);
 
 /// Kernel interfaces that tell about the machine or reach its hardware.
 const MASKED_PATHS: [&str; 13] = [
@@ -128,6 +176,10 @@ fn process_json(process: &Process, workload: &Workload) -> Value {
     // A user other than root keeps capabilities over execve(2) only as ambient ones.
     let ambient: &[String] = if process.uid == 0 { &[] } else { granted };
     let inheritable = ambient;
+    let (soft, hard) = match workload.open_files {
+        Some(limit) => (limit, limit),
+        None => OPEN_FILES,
+    };
     json!({
         "terminal": false,
         "user": { "uid": process.uid, "gid": process.gid, "additionalGids": process.additional_gids, "umask": 0o022 },
@@ -139,7 +191,7 @@ fn process_json(process: &Process, workload: &Workload) -> Value {
             "inheritable": inheritable, "ambient": ambient,
         },
         "noNewPrivileges": true,
-        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288 }],
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard }],
     })
 }
 
@@ -228,12 +280,16 @@ fn mounts(workload: &Workload) -> Vec<Value> {
     for volume in &workload.volumes {
         let source = format!("{VOLUMES_DIR}/{}", volume.name);
         let access = if volume.read_only { "ro" } else { "rw" };
-        mounts.push(mount(
-            &volume.path,
-            "bind",
-            &source,
-            &["bind", access, "nosuid", "nodev"],
-        ));
+        let mut options = vec!["bind", access, "nosuid", "nodev"];
+        if workload.first_id.is_some() {
+            // On the disk the workload's own ids stay, whichever the machine gives it.
+            options.push("idmap");
+        }
+        mounts.push(mount(&volume.path, "bind", &source, &options));
+    }
+    for (name, path) in &workload.connect {
+        let options = ["bind", "ro", "nosuid", "noexec", "nodev"];
+        mounts.push(mount(path, "bind", &socket_path(name), &options));
     }
     mounts
 }
@@ -242,15 +298,21 @@ fn mounts(workload: &Workload) -> Vec<Value> {
 fn resources(workload: &Workload) -> Value {
     // The runtime opens the default devices beside this rule; an image's own device nodes stay shut.
     let mut resources = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    let mut unified = json!({});
     if let Some(limit) = workload.memory {
         resources["memory"] = json!({ "limit": limit, "swap": limit });
+        // All of the workload goes at once, and nothing beside it: half of one is of no use.
+        unified["memory.oom.group"] = json!("1");
     }
     if let Some(millis) = workload.cpu_millis {
         resources["cpu"] = json!({ "quota": millis * 100, "period": 100_000 });
     }
-    if let Some(limit) = workload.pids {
-        resources["pids"] = json!({ "limit": limit });
+    resources["pids"] = json!({ "limit": workload.pids });
+    // What a disk is called is known at boot only, so its maxima are init's to set.
+    if let Some(weight) = workload.io.and_then(|io| io.weight) {
+        unified["io.weight"] = json!(weight.to_string());
     }
+    resources["unified"] = unified;
     resources
 }
 
@@ -281,6 +343,8 @@ mod tests {
     fn root_gets_the_default_capabilities_and_others_none() {
         let plain = workload("");
         assert_eq!(capabilities(&plain, 0), ROOT_CAPABILITIES);
+        let hosts = workload("user_namespace = \"host\"");
+        assert!(capabilities(&hosts, 0).is_empty());
         assert!(capabilities(&plain, 1000).is_empty());
         assert!(capabilities(&workload("capabilities = []"), 0).is_empty());
     }
@@ -288,7 +352,7 @@ mod tests {
     #[test]
     fn a_plain_user_keeps_asked_capabilities_as_ambient_ones() {
         let asked = workload("capabilities = [\"NET_BIND_SERVICE\"]");
-        let json = config_json(&asked, &process(33, capabilities(&asked, 33)), &[]);
+        let json = config_json(&asked, &process(33, capabilities(&asked, 33)), &[], false);
         assert_eq!(
             json["process"]["capabilities"]["ambient"],
             json!(["CAP_NET_BIND_SERVICE"])
@@ -301,6 +365,7 @@ mod tests {
             &workload(""),
             &process(0, vec![]),
             &["/a:b".into(), "/c".into()],
+            false,
         );
         assert_eq!(json["annotations"]["org.coracle.rootfs.lower"], "/a\\:b:/c");
         assert_eq!(
@@ -315,6 +380,7 @@ mod tests {
             &workload("read_only = true"),
             &process(0, vec![]),
             &["/c".into()],
+            false,
         );
         assert!(
             json["annotations"]
@@ -327,7 +393,7 @@ mod tests {
     #[test]
     fn a_workload_sees_its_own_secrets_and_without_any_no_folder_of_them() {
         let mounts = |extra| {
-            let json = config_json(&workload(extra), &process(0, vec![]), &[]);
+            let json = config_json(&workload(extra), &process(0, vec![]), &[], false);
             let mounts = json["mounts"].as_array().unwrap().clone();
             let secrets = mounts
                 .into_iter()
@@ -344,7 +410,7 @@ mod tests {
         let of = |extra: &str| {
             let mut process = process(0, vec![]);
             process.env = vec!["NOTIFY_SOCKET=/elsewhere".to_owned()];
-            config_json(&workload(extra), &process, &[])
+            config_json(&workload(extra), &process, &[], false)
         };
         let has_mount = |json: &Value| json["mounts"].to_string().contains("/run/coracle-notify");
         let notifying = of("ready = \"notify\"\nwatchdog = \"2s\"");
@@ -367,6 +433,7 @@ mod tests {
             &workload("memory = \"1MiB\"\ncpus = 1.5\npids = 10"),
             &process(0, vec![]),
             &[],
+            false,
         );
         let resources = &json["linux"]["resources"];
         assert_eq!(resources["memory"]["limit"], 1 << 20);
@@ -375,18 +442,76 @@ mod tests {
             json!({ "quota": 150_000, "period": 100_000 })
         );
         assert_eq!(resources["pids"]["limit"], 10);
+        assert_eq!(resources["unified"], json!({ "memory.oom.group": "1" }));
+    }
+
+    fn kinds(config: &Value) -> Vec<&str> {
+        let list = config["linux"]["namespaces"].as_array().unwrap();
+        list.iter().map(|n| n["type"].as_str().unwrap()).collect()
     }
 
     #[test]
     fn a_workload_shares_no_namespace_but_the_network() {
-        let json = config_json(&workload(""), &process(0, vec![]), &[]);
-        let kinds: Vec<_> = json["linux"]["namespaces"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|n| n["type"].clone())
-            .collect();
-        assert_eq!(kinds, ["pid", "mount", "ipc", "uts", "cgroup"]);
+        let json = config_json(&workload(""), &process(0, vec![]), &[], false);
+        let own = ["mount", "cgroup", "pid", "ipc", "uts", "user"];
+        assert_eq!(kinds(&json), own);
+        let mapping = json!([{ "containerID": 0, "hostID": 65_536, "size": 65_536 }]);
+        assert_eq!(json["linux"]["uidMappings"], mapping);
         assert_eq!(json["process"]["noNewPrivileges"], true);
+        let alone = workload("network = \"none\"");
+        let json = config_json(&alone, &process(0, vec![]), &[], false);
+        assert_eq!(kinds(&json)[..6], own);
+        assert_eq!(kinds(&json)[6], "network");
+    }
+
+    #[test]
+    fn the_machines_user_namespace_has_no_mappings_and_volumes_as_they_are() {
+        let text = "volumes = [{ name = \"v\", path = \"/v\" }]\n";
+        let options = |workload: &Workload| {
+            let json = config_json(workload, &process(0, vec![]), &[], false);
+            let mounts = json["mounts"].as_array().unwrap();
+            let volume = mounts.iter().find(|m| m["destination"] == "/v").unwrap();
+            (
+                json["linux"]["uidMappings"].clone(),
+                volume["options"].clone(),
+            )
+        };
+        let (mappings, own) = options(&workload(text));
+        assert!(mappings.is_array());
+        assert_eq!(own, json!(["bind", "rw", "nosuid", "nodev", "idmap"]));
+        let hosts = workload(&format!("{text}user_namespace = \"host\""));
+        let (mappings, hosts) = options(&hosts);
+        assert!(mappings.is_null());
+        assert_eq!(hosts, json!(["bind", "rw", "nosuid", "nodev"]));
+    }
+
+    #[test]
+    fn workloads_of_a_pod_join_its_namespaces_and_have_no_hostname() {
+        let text = "name = \"m\"\n[pod.p]\nnetwork = \"none\"\n[workload.a]\nimage = \"dir:x\"\npod = \"p\"\n\
+            [workload.b]\nimage = \"dir:x\"\npod = \"p\"\n[workload.c]\nimage = \"dir:x\"\n";
+        let spec = config::parse(text).unwrap();
+        let bases: Vec<_> = spec.workloads.iter().map(|w| w.first_id).collect();
+        assert_eq!(bases, [Some(65_536), Some(65_536), Some(131_072)]);
+        let json = config_json(&spec.workloads[0], &process(0, vec![]), &[], false);
+        assert!(json.get("hostname").is_none());
+        let list = json["linux"]["namespaces"].as_array().unwrap();
+        let joined: Vec<_> = list.iter().filter_map(|n| n["path"].as_str()).collect();
+        let files = ["ipc", "uts", "user", "net"].map(|f| format!("/run/coracle/pods/p/{f}"));
+        assert_eq!(joined, files);
+        let shared = config_json(&spec.workloads[0], &process(0, vec![]), &[], true);
+        let list = shared["linux"]["namespaces"].as_array().unwrap();
+        let pid = list.iter().find(|n| n["type"] == "pid").unwrap();
+        assert_eq!(pid["path"], "/run/coracle/pods/p/pid");
+    }
+
+    #[test]
+    fn limits_of_files_and_disks_are_the_workloads_own() {
+        let limited = workload("open_files = 64\nio = { weight = 50, read = \"1MiB\" }");
+        let json = config_json(&limited, &process(0, vec![]), &[], false);
+        let rlimit = &json["process"]["rlimits"][0];
+        assert_eq!((&rlimit["soft"], &rlimit["hard"]), (&json!(64), &json!(64)));
+        let resources = &json["linux"]["resources"];
+        assert_eq!(resources["unified"], json!({ "io.weight": "50" }));
+        assert_eq!(resources["pids"]["limit"], 4096);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use config::boot::{BootSecret, BootVolume};
 use config::manifest::Text;
-use config::spec::{File, FileContent, KernelSource, SECRETS_PATH, Source, Spec, Workload};
+use config::spec::{File, FileContent, IDS, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 use config::{Diagnostic, linux};
 
 use crate::bundle::{self, Process, VOLUMES_DIR};
@@ -404,6 +404,15 @@ impl Sources<'_> {
                 workload.name, workload.name
             )));
         }
+        let ids = user.additional_gids.iter().chain([&user.uid, &user.gid]);
+        if let (Some(_), Some(id)) = (workload.first_id, ids.copied().find(|&id| id >= IDS)) {
+            return Err(Failure::Input(format!(
+                "error: workload {} is to run as id {id}, and its user namespace ends at {}\nhint: choose another user, or add user_namespace = \"host\" to [workload.{}]",
+                workload.name,
+                IDS - 1,
+                workload.name
+            )));
+        }
         Ok(Process {
             args,
             env: environment(workload, image, user),
@@ -476,12 +485,13 @@ fn size_of_volume(spec: &Spec, name: &str) -> Option<u64> {
     volumes.filter(|v| v.name == name).find_map(|v| v.size)
 }
 
-/// A secret belongs to the user that the workload starts as.
+/// A secret belongs to the user that the workload starts as. It lies on a tmpfs, whose ids no mount maps on every
+/// kernel, so its owner is who that user is on the machine.
 fn secrets(workload: &Workload, user: &User) -> Vec<BootSecret> {
     let secret = |secret: &config::spec::Secret| BootSecret {
         name: secret.name.clone(),
-        uid: user.uid,
-        gid: user.gid,
+        uid: workload.first_id.unwrap_or(0) + user.uid,
+        gid: workload.first_id.unwrap_or(0) + user.gid,
         mode: secret.mode.into(),
         optional: secret.optional,
     };

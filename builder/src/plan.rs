@@ -113,7 +113,9 @@ impl Plan {
         }
         add_drivers(&mut root, ROOT_DRIVERS, &inputs.drivers.all)?;
         for workload in inputs.workloads {
-            add_workload(&mut root, workload)?;
+            let mut pods = spec.pods.iter();
+            let pod = pods.find(|pod| Some(&pod.name) == workload.workload.pod.as_ref());
+            add_workload(&mut root, workload, pod.is_some_and(|pod| pod.share_pid))?;
         }
         if let Some(state) = &boot_spec.state {
             let template = state_template(&spec.name, state.size, epoch)?;
@@ -244,6 +246,8 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
                 name: pod.name.clone(),
                 hostname: pod.hostname.clone(),
                 share_pid: pod.share_pid,
+                first_id: pod.first_id,
+                network: pod.network,
             })
             .collect(),
         sockets: spec
@@ -270,6 +274,9 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
         requires: workload.requires.clone(),
         pod: workload.pod.clone(),
         sockets: workload.sockets.clone(),
+        first_id: workload.first_id,
+        network: workload.network,
+        io: workload.io,
         volumes: input.volumes.clone(),
         secrets: input.secrets.clone(),
         ports: workload
@@ -408,7 +415,7 @@ fn module_path(module: &Module, folder: &str) -> String {
 }
 
 /// A workload's layers, each once however many workloads have it, and its bundle.
-fn add_workload(root: &mut Tree, input: WorkloadInput) -> Result<(), PlanError> {
+fn add_workload(root: &mut Tree, input: WorkloadInput, share_pid: bool) -> Result<(), PlanError> {
     let name = input.workload.name.clone();
     let mut lower = Vec::new();
     for layer in input.layers {
@@ -425,7 +432,7 @@ fn add_workload(root: &mut Tree, input: WorkloadInput) -> Result<(), PlanError> 
             layers: lower.len(),
         });
     }
-    let config = bundle::config_json(&input.workload, &input.process, &lower);
+    let config = bundle::config_json(&input.workload, &input.process, &lower, share_pid);
     let folder = format!("{BUNDLES_DIR}/{name}");
     root.make_directories(&format!("{folder}/rootfs"))?;
     root.put_file(

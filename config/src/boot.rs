@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod confinement;
 mod supervision;
 
+pub use confinement::*;
 pub use supervision::*;
 
 /// Where the builder puts the file and init finds it.
@@ -125,6 +127,12 @@ pub struct BootWorkload {
     pub pod: Option<String>,
     /// Names of the sockets whose first connection starts it, in the order of its descriptors.
     pub sockets: Vec<String>,
+    /// The machine's id that its id 0 is, with the 65,535 behind it; `None`: its ids are the machine's.
+    pub first_id: Option<u32>,
+    /// Whose network it has.
+    pub network: Network,
+    /// What it may use of the disks.
+    pub io: Option<BootIo>,
     /// Volumes that must exist on the state partition before it starts.
     pub volumes: Vec<BootVolume>,
     /// Secrets that must have come before it starts.

@@ -152,6 +152,8 @@ pub struct Pod {
     pub hostname: Option<Text>,
     #[serde(default)]
     pub share_pid: bool,
+    pub network: Option<Text>,
+    pub user_namespace: Option<Text>,
 }
 
 /// `[socket.NAME]`.
@@ -194,6 +196,12 @@ pub struct Workload {
     pub memory: Option<Text>,
     pub cpus: Option<Spanned<f64>>,
     pub pids: Option<Spanned<i64>>,
+    pub open_files: Option<Spanned<i64>>,
+    pub io: Option<Io>,
+    pub network: Option<Text>,
+    pub user_namespace: Option<Text>,
+    #[serde(default)]
+    pub connect: BTreeMap<Text, Text>,
     pub ready: Option<Text>,
     pub health: Option<Spanned<Health>>,
     pub watchdog: Option<Text>,
@@ -207,6 +215,17 @@ pub struct Workload {
     pub start_limit: Option<StartLimit>,
     pub stop_signal: Option<Text>,
     pub stop_timeout: Option<Text>,
+}
+
+/// `io`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Io {
+    pub weight: Option<Spanned<i64>>,
+    pub read: Option<Text>,
+    pub write: Option<Text>,
+    pub read_ops: Option<Spanned<i64>>,
+    pub write_ops: Option<Spanned<i64>>,
 }
 
 /// An entry of `volumes`.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::boot::Network;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::value;
+use crate::workload::confinement;
 
 /// A validated pod; at least one workload is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,10 @@ pub struct Pod {
     pub hostname: String,
     /// They share one pid namespace.
     pub share_pid: bool,
+    /// The machine's id that their id 0 is; `None`: their ids are the machine's.
+    pub first_id: Option<u32>,
+    /// Whose network they have.
+    pub network: Network,
 }
 
 impl Pod {
@@ -27,6 +33,13 @@ impl Pod {
                 .take_some(from.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.get_ref().clone()),
             share_pid: from.share_pid,
+            first_id: mistakes
+                .take_some(from.user_namespace.as_ref(), confinement::user_namespace)
+                .unwrap_or(true)
+                .then_some(confinement::IDS),
+            network: mistakes
+                .take_some(from.network.as_ref(), confinement::network)
+                .unwrap_or(Network::Host),
         }
     }
 }

@@ -151,6 +151,24 @@ pub(crate) fn check_owners(manifest: &Manifest, mistakes: &mut Mistakes) {
     }
 }
 
+/// Each socket that a workload connects to by a file is one.
+pub(crate) fn check_connections(manifest: &Manifest, mistakes: &mut Mistakes) {
+    for name in manifest.workload.values().flat_map(|w| w.connect.keys()) {
+        let (what, hint) = match manifest.socket.get(name.get_ref().as_str()) {
+            Some(socket) if socket.listen.get_ref() == "unix" => continue,
+            Some(_) => (
+                format!("socket `{}` is no file", name.get_ref()),
+                "only a socket with listen = \"unix\" has a path".to_owned(),
+            ),
+            None => (
+                format!("`{}`: there is no socket of that name", name.get_ref()),
+                format!("add [socket.{}] with listen = \"unix\"", name.get_ref()),
+            ),
+        };
+        mistakes.push(Diagnostic::at(name.span(), what).hint(hint));
+    }
+}
+
 /// No two sockets listen in one place, and none where a workload of the machine's network listens.
 pub(crate) fn check_places(
     sockets: &[Socket],

@@ -15,6 +15,8 @@ use crate::pod::{self, Pod};
 pub use crate::secret::SECRETS_PATH;
 use crate::socket::{self, Socket};
 use crate::value::{self, Parsed};
+use crate::workload::confinement;
+pub use crate::workload::confinement::IDS;
 pub use crate::workload::{
     File, FileContent, Health, RestartPolicy, Secret, Source, Volume, Workload,
 };
@@ -137,7 +139,7 @@ impl Spec {
             .into_iter()
             .filter_map(|(name, socket)| Socket::new(name, socket, &mut mistakes))
             .collect();
-        let pods = by_place(&manifest.pod)
+        let mut pods: Vec<Pod> = by_place(&manifest.pod)
             .into_iter()
             .map(|(name, pod)| Pod::new(name, pod, &mut mistakes))
             .collect();
@@ -146,7 +148,9 @@ impl Spec {
         socket::check_owners(&manifest, &mut mistakes);
         socket::check_places(&sockets, &workloads, &manifest, &mut mistakes);
         check_volumes(&manifest, &mut mistakes);
-        let workloads = order_workloads(workloads, &manifest, &mut mistakes);
+        let mut workloads = order_workloads(workloads, &manifest, &mut mistakes);
+        confinement::assign(&mut pods, &mut workloads, &manifest, &mut mistakes);
+        socket::check_connections(&manifest, &mut mistakes);
         let hardware = mistakes
             .take_some(manifest.hardware.profile.as_ref(), hardware_profile)
             .unwrap_or(HardwareProfile::Vm);

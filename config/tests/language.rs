@@ -1,6 +1,6 @@
 //! The language as its users meet it: whole files in, a machine or the rendered mistakes out.
 
-use config::boot::{Check, Kind, Readiness, Restart};
+use config::boot::{Check, Kind, Network, Readiness, Restart};
 use config::spec::{KernelSource, Source};
 
 const WEB: &str = r#"
@@ -587,4 +587,97 @@ sockets = ["http"]
     assert_eq!(app.restart.start_limit, None);
     assert_eq!((lazy.readiness, &lazy.health), (Readiness::Started, &None));
     assert_eq!(spec.sockets[0].backlog, 128);
+}
+
+#[test]
+fn confinement_and_limits_are_told_where_they_make_no_sense() {
+    for (keys, expected) in [
+        (
+            "network = \"hots\"",
+            &["`hots` is no network", "did you mean `host`?"][..],
+        ),
+        ("network = \"own\"", &["`own` is no network"]),
+        (
+            "user_namespace = \"hosts\"",
+            &["`hosts` is no user namespace", "did you mean `host`?"],
+        ),
+        (
+            "network = \"none\"\nports = [\"80:80\"]",
+            &["nobody reaches port `80:80`", "[socket.NAME]"],
+        ),
+        (
+            "open_files = 3",
+            &["`3` open files are out of range", "from 16 to 524288"],
+        ),
+        (
+            "io = { weight = 0 }",
+            &["`0` shares of the disk are out of range", "from 1 to 10000"],
+        ),
+        (
+            "io = { read = \"1KiB\" }",
+            &["`1KiB` a second is too little", "4KiB"],
+        ),
+        (
+            "io = { read_ops = 0 }",
+            &["`0` requests a second are out of range"],
+        ),
+        (
+            "io = { reed = \"1MiB\" }",
+            &["unknown key `reed`", "did you mean `read`?"],
+        ),
+        (
+            "pod = \"p\"\nnetwork = \"none\"",
+            &["`network` of a workload in pod `p`", "write it in [pod.p]"],
+        ),
+        (
+            "pod = \"p\"\nuser_namespace = \"host\"",
+            &["`user_namespace` of a workload in pod `p`"],
+        ),
+        (
+            "connect = { db = \"/run/db\" }",
+            &["`db`: there is no socket of that name", "listen = \"unix\""],
+        ),
+        (
+            "connect = { web = \"/run/web\" }",
+            &["socket `web` is no file"],
+        ),
+        (
+            "connect = { app = \"/proc/x\" }",
+            &["no socket can be at `/proc/x`"],
+        ),
+    ] {
+        let text = format!(
+            "name = \"x\"\n[pod.p]\n[socket.web]\nlisten = \"80\"\n[socket.app]\nlisten = \"unix\"\n\
+             [workload.server]\nimage = \"dir:a\"\npod = \"p\"\nsockets = [\"web\", \"app\"]\n\
+             [workload.w]\nimage = \"dir:a\"\n{keys}\n"
+        );
+        let shown = mistakes(&text);
+        for part in expected {
+            assert!(shown.contains(part), "{keys}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn user_namespaces_get_ids_in_order_and_the_machines_none() {
+    let text = r#"
+name = "x"
+[pod.p]
+network = "none"
+[workload.a]
+image = "dir:a"
+[workload.b]
+image = "dir:a"
+user_namespace = "host"
+[workload.c]
+image = "dir:a"
+[workload.d]
+image = "dir:a"
+pod = "p"
+"#;
+    let spec = config::parse(text).unwrap();
+    let ids: Vec<_> = spec.workloads.iter().map(|w| w.first_id).collect();
+    assert_eq!(ids, [Some(131_072), None, Some(196_608), Some(65_536)]);
+    assert_eq!(spec.workloads[3].network, Network::None);
+    assert_eq!(spec.workloads[0].pids, 4096);
 }

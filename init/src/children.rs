@@ -3,6 +3,7 @@
 use crate::log;
 use crate::modules::modprobe;
 use crate::net::dhcp;
+use crate::pod;
 use crate::probe;
 use crate::state::keeper;
 
@@ -16,6 +17,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),
         Some((word, modaliases)) if word == "modprobe" => modprobe::run(modaliases),
+        Some((word, rest)) if word == "pod" => pod::run(rest),
         _ => 2,
     }
 }

@@ -1,9 +1,11 @@
 //! The `coracle-init` binary; see the library for what it does.
 
-use coracle_init::{children, initramfs, panic, system};
+use coracle_init::{children, initramfs, panic, pod, system};
 
 fn main() {
-    if std::process::id() != 1 {
+    // The first process of a pod has the number 1, too, but is called by another name than the kernel's.
+    let first_of_pod = std::env::args().next().as_deref() == Some(pod::PAUSE_NAME);
+    if std::process::id() != 1 || first_of_pod {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let status = children::run(&arguments);
         if status == 2 {

@@ -589,6 +589,42 @@ pub fn bind_to_device(socket: impl AsFd, device: &str) -> io::Result<()> {
     }
 }
 
+/// Makes new namespaces for this process (`CLONE_NEW*`).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn unshare(namespaces: i32) -> io::Result<()> {
+    // SAFETY: takes an integer; namespaces concern no memory of this process.
+    match unsafe { libc::unshare(namespaces) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets this process's children, also those that are left to it, vanish when they end: nobody will wait for them.
+pub fn let_children_vanish() {
+    // SAFETY: SIG_IGN is no handler, so no code of ours is ever called.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Becomes this user and group for good, with no other group and so no capability.
+///
+/// # Errors
+/// When this process may not.
+pub fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: all take integers, the first one no groups at all; the process has one thread.
+    let failed = unsafe {
+        libc::setgroups(0, std::ptr::null()) != 0
+            || libc::setresgid(id, id, id) != 0
+            || libc::setresuid(id, id, id) != 0
+    };
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use crate::net::{self, netlink};
 use crate::state::{self, State};
 use crate::sys::{self, Stage};
 use crate::uevent::UeventSocket;
-use crate::{clock, describe, failure, modules, mounts, panic};
+use crate::{clock, describe, failure, limits, modules, mounts, panic};
 
 /// The most descriptors that a process may ask for.
 const DESCRIPTORS: u64 = 524_288;
@@ -45,6 +45,7 @@ fn supervise(
     raise_limits(spec.workloads.len());
     modules::load_all(&spec.modules, &mut console);
     set_names(&mut console, spec);
+    limits::prepare(spec, &mut console);
     let state = mount_state(&mut console, spec, uevents.as_ref());
     let mounted = state.as_ref().ok().and_then(Option::as_ref);
     if let Err(reason) = state::settle_machine_id(mounted) {

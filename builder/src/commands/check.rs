@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+mod confinement;
 mod supervision;
 
 use config::boot::{OnDamage, Protocol};
 use config::ending::FailureAction;
 use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
-use crate::bundle::ROOT_CAPABILITIES;
 use crate::failure::Failure;
 use crate::machine_file::MachineFile;
 use crate::streams::show;
@@ -149,41 +149,8 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         rows.push(("secret", format!("{} at {place}{optional}", secret.name)));
     }
     rows.extend(supervision::rows(workload));
-    rows.push(("limits", limits(workload)));
-    rows.push(("network", "the machine's own".to_owned()));
-    rows.push(("capabilities", capabilities(workload)));
+    rows.extend(confinement::rows(workload));
     for (what, value) in rows {
         line(out, 4, what, &value);
-    }
-}
-
-fn limits(workload: &Workload) -> String {
-    let limits: Vec<String> = [
-        workload
-            .memory
-            .map(|bytes| format!("memory {} MiB", bytes >> 20)),
-        workload
-            .cpu_millis
-            .map(|millis| format!("processors {}.{:03}", millis / 1000, millis % 1000)),
-        workload.pids.map(|pids| format!("processes {pids}")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if limits.is_empty() {
-        "none".to_owned()
-    } else {
-        limits.join(", ")
-    }
-}
-
-fn capabilities(workload: &Workload) -> String {
-    match &workload.capabilities {
-        Some(list) if list.is_empty() => "none".to_owned(),
-        Some(list) => list.join(" "),
-        None => format!(
-            "if it runs as root {}, else none",
-            ROOT_CAPABILITIES.join(" ")
-        ),
     }
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Network;
+
 /// What kind of workload it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +121,10 @@ pub struct BootPod {
     pub hostname: String,
     /// They share one pid namespace.
     pub share_pid: bool,
+    /// The machine's id that their id 0 is, with the 65,535 behind it; `None`: their ids are the machine's.
+    pub first_id: Option<u32>,
+    /// Whose network they have.
+    pub network: Network,
 }
 
 /// A socket that init listens on for a workload.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 mod command;
+pub(crate) mod confinement;
 mod files;
 mod health;
 mod limits;
 mod restart;
 mod root;
 
-use crate::boot::{Kind, Readiness};
+use crate::boot::{BootIo, Kind, Network, Readiness};
 use crate::linux;
 use crate::log;
 use crate::manifest::{self, Text};
@@ -67,7 +68,17 @@ pub struct Workload {
     /// The processor limit in thousandths of one processor.
     pub cpu_millis: Option<u64>,
     /// The most processes and threads.
-    pub pids: Option<u32>,
+    pub pids: u32,
+    /// The most open files of a process; `None`: a thousand, and more for one that asks.
+    pub open_files: Option<u32>,
+    /// What it may use of the disks.
+    pub io: Option<BootIo>,
+    /// The machine's id that its id 0 is, with the 65,535 behind it; `None`: its ids are the machine's.
+    pub first_id: Option<u32>,
+    /// Whose network it has.
+    pub network: Network,
+    /// Unix sockets of the machine by name, and where it sees them.
+    pub connect: Vec<(String, String)>,
     /// What makes it ready.
     pub readiness: Readiness,
     /// The check that goes on once it is ready.
@@ -94,6 +105,10 @@ impl Workload {
         mistakes.take(log::workload_name(name));
         let ports = mistakes.take_all(&from.ports, value::port);
         let names = |texts: &[Text]| texts.iter().map(|text| text.get_ref().clone()).collect();
+        let network = mistakes
+            .take_some(from.network.as_ref(), confinement::network)
+            .unwrap_or(Network::Host);
+        confinement::check(from, network, mistakes);
         let kind = restart::kind(from, mistakes);
         let watching = health::Watching::new(from, kind, &ports, mistakes);
         files::check_unique_paths(from, mistakes);
@@ -132,7 +147,28 @@ impl Workload {
             pids: from
                 .pids
                 .as_ref()
-                .and_then(|pids| mistakes.take(limits::process_limit(pids))),
+                .and_then(|pids| mistakes.take(limits::process_limit(pids)))
+                .unwrap_or(limits::DEFAULT_PROCESSES),
+            open_files: from
+                .open_files
+                .as_ref()
+                .and_then(|files| mistakes.take(limits::open_files(files))),
+            io: from.io.as_ref().map(|io| limits::io(io, mistakes)),
+            first_id: mistakes
+                .take_some(from.user_namespace.as_ref(), confinement::user_namespace)
+                .unwrap_or(true)
+                .then_some(confinement::IDS),
+            network,
+            connect: from
+                .connect
+                .iter()
+                .filter_map(|(name, path)| {
+                    Some((
+                        name.get_ref().clone(),
+                        mistakes.take(confinement::place(path))?,
+                    ))
+                })
+                .collect(),
             readiness: watching.readiness,
             health: watching.health,
             watchdog: watching.watchdog,

@@ -53,12 +53,9 @@ impl Machine {
             Action::Watch(id) => return self.watch_sockets(id),
             Action::Unwatch(id) => self.unwatch_sockets(id),
             Action::CloseSockets(id) => self.close_sockets(id),
-            // Whoever makes pods is to be stopped here.
-            Action::AbortPod(pod) => {
-                return Some(Event::PodFailed(pod, "it took too long".to_owned()));
-            }
-            Action::PreparePod(pod) => return Some(Event::PodPrepared(pod)),
-            Action::RemovePod(pod) => return Some(Event::PodRemoved(pod)),
+            Action::AbortPod(pod) => self.abort_pod(pod),
+            Action::PreparePod(pod) => return self.prepare_pod(pod),
+            Action::RemovePod(pod) => return self.remove_pod(pod),
             Action::Tell(notice) => self.tell(&notice),
             Action::AllStopped => self.all_stopped = true,
         }

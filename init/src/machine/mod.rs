@@ -6,6 +6,7 @@
 mod actions;
 mod devices;
 mod output;
+mod pods;
 mod reaping;
 mod signals;
 mod sockets;

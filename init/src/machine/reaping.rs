@@ -5,6 +5,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::{Machine, Role};
 use crate::console::now;
+use crate::limits;
 use crate::supervise::event::{Event, Exit, Id, ProbeResult};
 use crate::sys;
 
@@ -57,6 +58,8 @@ impl Machine {
                 self.tell_engine(Event::Probed(id, result));
             }
             Some(Role::Modprobe) => self.hotplug.on_exit(),
+            Some(Role::MakePod(pod)) => self.on_pod_made(pod, exit),
+            Some(Role::RemovePod(pod)) => self.tell_engine(Event::PodRemoved(pod)),
             Some(Role::Dhcp(interface)) => {
                 self.network.on_exit(interface, now(), &mut self.console)
             }
@@ -95,6 +98,12 @@ impl Machine {
             Err(reason) => return self.tell_engine(Event::StartFailed(id, reason)),
         };
         self.workloads[id].main_pid = Some(pid);
+        if let Err(reason) = limits::bound_disks(&self.workloads[id].spec) {
+            let name = &self.workloads[id].spec.name;
+            self.console.say(format_args!(
+                "workload {name}: its disk limits do not hold: {reason}"
+            ));
+        }
         self.tell_engine(Event::Started(id));
         match self.take_early_exit(pid) {
             None => drop(self.children.insert(pid, Role::Main(id))),

@@ -1,6 +1,6 @@
 //! What the loop waits for, and what its children are for.
 
-use crate::supervise::event::Id;
+use crate::supervise::event::{Id, PodId};
 use crate::workload::Stream;
 
 /// What a descriptor in the loop belongs to.
@@ -35,6 +35,8 @@ pub(super) enum Role {
     StateKeeper,
     Log,
     Modprobe,
+    MakePod(PodId),
+    RemovePod(PodId),
 }
 
 impl Source {

@@ -48,6 +48,8 @@ fn random_machine(random: &mut Random) -> (Vec<BootWorkload>, Vec<BootPod>) {
             name: format!("p{n}"),
             hostname: format!("p{n}"),
             share_pid: random.one_in(2),
+            first_id: None,
+            network: config::boot::Network::Host,
         })
         .collect();
     let workloads = (0..count).map(|n| random_workload(n, &pods, random));

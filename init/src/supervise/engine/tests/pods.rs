@@ -7,6 +7,8 @@ fn pods() -> [BootPod; 1] {
         name: "p".to_owned(),
         hostname: "p".to_owned(),
         share_pid: false,
+        first_id: None,
+        network: config::boot::Network::Host,
     }]
 }
 

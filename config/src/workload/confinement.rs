@@ -1,0 +1,110 @@
+//! What a workload shares with the machine: its ids, its network.
+
+use crate::boot::Network;
+use crate::diagnostic::{Diagnostic, suggest};
+use crate::manifest::{self, Manifest, Text};
+use crate::mistakes::Mistakes;
+use crate::pod::Pod;
+use crate::value::{self, Parsed};
+use crate::workload::Workload;
+
+/// How many ids a user namespace has: all that 16 bits count.
+pub const IDS: u32 = 65_536;
+
+/// `host` or `none`.
+pub(crate) fn network(text: &Text) -> Parsed<Network> {
+    match text.get_ref().as_str() {
+        "host" => Ok(Network::Host),
+        "none" => Ok(Network::None),
+        other => Err(
+            Diagnostic::at(text.span(), format!("`{other}` is no network"))
+                .hint(suggest(other, ["host", "none"])),
+        ),
+    }
+}
+
+/// Whether the user namespace is an own one.
+pub(crate) fn user_namespace(text: &Text) -> Parsed<bool> {
+    match text.get_ref().as_str() {
+        "own" => Ok(true),
+        "host" => Ok(false),
+        other => Err(
+            Diagnostic::at(text.span(), format!("`{other}` is no user namespace"))
+                .hint(suggest(other, ["own", "host"])),
+        ),
+    }
+}
+
+/// Where a workload sees a socket: not where the kernel's own file systems are.
+pub(super) fn place(text: &Text) -> Parsed<String> {
+    let path = value::absolute_path(text)?;
+    if let Some(taken) = ["proc", "sys", "dev"]
+        .into_iter()
+        .find(|first| path.split('/').nth(1) == Some(first))
+    {
+        let what = format!("no socket can be at `{path}`: /{taken} is the kernel's");
+        return Err(Diagnostic::at(text.span(), what).hint("as in \"/run/app.sock\""));
+    }
+    Ok(path)
+}
+
+/// What is the pod's to say, and what cannot be reached.
+pub(super) fn check(from: &manifest::Workload, network: Network, mistakes: &mut Mistakes) {
+    if let Some(pod) = &from.pod {
+        for (key, value) in [
+            ("network", &from.network),
+            ("user_namespace", &from.user_namespace),
+        ] {
+            if let Some(value) = value {
+                let what = format!("`{key}` of a workload in pod `{}`", pod.get_ref());
+                let hint = format!(
+                    "its workloads share it: write it in [pod.{}]",
+                    pod.get_ref()
+                );
+                mistakes.push(Diagnostic::at(value.span(), what).hint(hint));
+            }
+        }
+    }
+    if network == Network::None {
+        refuse_ports(&from.ports, mistakes);
+    }
+}
+
+fn refuse_ports(ports: &[Text], mistakes: &mut Mistakes) {
+    for port in ports {
+        let what = format!("nobody reaches port `{}`", port.get_ref());
+        mistakes.push(Diagnostic::at(port.span(), what).hint(
+            "network = \"none\" has no port outside: remove it, or let a [socket.NAME] listen",
+        ));
+    }
+}
+
+/// Gives the workloads of pods what their pod says, and each user namespace its ids: pods first, then workloads, in
+/// the order of the file and of their start.
+pub(crate) fn assign(
+    pods: &mut [Pod],
+    workloads: &mut [Workload],
+    manifest: &Manifest,
+    mistakes: &mut Mistakes,
+) {
+    let mut next = (1..).map(|number| number * IDS);
+    for pod in &mut *pods {
+        pod.first_id = pod.first_id.and_then(|_| next.next());
+    }
+    for workload in workloads {
+        match pods
+            .iter()
+            .find(|pod| Some(&pod.name) == workload.pod.as_ref())
+        {
+            Some(pod) => {
+                workload.first_id = pod.first_id;
+                workload.network = pod.network;
+                let table = manifest.workload.get(workload.name.as_str());
+                if let (Network::None, Some(table)) = (pod.network, table) {
+                    refuse_ports(&table.ports, mistakes);
+                }
+            }
+            None => workload.first_id = workload.first_id.and_then(|_| next.next()),
+        }
+    }
+}
