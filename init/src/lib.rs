@@ -23,6 +23,7 @@ pub mod lines;
 pub mod listen;
 pub mod log;
 pub mod machine;
+pub mod memory;
 pub mod modules;
 pub mod mounts;
 pub mod net;

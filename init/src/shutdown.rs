@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::sys::{self, Stage};
 use crate::watchdog::Watchdog;
-use crate::{clock, release};
+use crate::{clock, memory, release};
 
 /// How long processes that are nobody's workload may take after SIGTERM, and again after SIGKILL.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
@@ -46,6 +46,9 @@ pub fn finish(mut machine: Machine, ending: Ending) -> ! {
         watchdog.disarm();
     }
     let mut console = machine.give_up_all();
+    if let Some(kib) = memory::peak() {
+        console.say(format_args!("init used {kib} KiB of memory at most"));
+    }
     match release::close_root() {
         Ok(()) => console.say("root closed"),
         Err(reason) => console.say(format_args!("root not closed: {reason}")),
