@@ -2,7 +2,7 @@
 //! processes are heard.
 //!
 //! Whatever a datagram holds is data: what is not known is ignored, descriptors that come with it are closed, and one
-//! that is too long is dropped. At most [`TURN_LIMIT`] of them are read in one turn of the loop.
+//! that is too long is dropped. At most sixteen of them are read in one turn of the loop.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
