@@ -3,6 +3,7 @@
 //! A mount is complete before it becomes visible, and no path is resolved twice.
 
 mod copy_up;
+mod departure;
 pub mod devices;
 mod filesystem;
 pub mod idmap;

@@ -4,15 +4,17 @@
 //! the annotations `org.coracle.rootfs.*` ask for. Everything here runs in the container's own process. Refuses
 //! to work by path inside the root: that is `tree`'s.
 
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{chdir, chroot, fchdir, pivot_root};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::{chdir, fchdir};
 
 use crate::error::{Context, Error, Result};
+use crate::mount::departure;
 use crate::mount::idmap::Mapping;
 use crate::mount::options::Attributes;
 use crate::mount::overlay;
@@ -110,20 +112,19 @@ pub(crate) fn prepare(
     if root.joined {
         return attach_beside_others(root, opened);
     }
+    let onto = if in_place { &root.path } else { Path::new("/") };
     let host = host_propagation(root, mounts);
     if let Some(flag) = host {
         let flag = MountPropagationFlags::from_bits_retain(flag as u32);
         mount_change("/", flag | MountPropagationFlags::REC).at("set propagation of", "/")?;
     } else {
-        // What is mounted on it must not appear on the host.
-        mount_change("/", MountPropagationFlags::PRIVATE).at("set propagation of", "/")?;
+        make_mount_private(onto)?;
     }
     // Of the root's own mounts none may be shared with the host while it is assembled.
     let own = match (host, root.propagation) {
         (None, _) | (_, None) => libc::MS_PRIVATE,
         _ => libc::MS_SLAVE,
     };
-    let onto = if in_place { &root.path } else { Path::new("/") };
     let attach_root = |bound| attach_root(bound, onto, (host != Some(own)).then_some(own));
     let tree = match (&root.source, opened) {
         (_, Some(opened)) => attach_root(opened)?,
@@ -137,6 +138,19 @@ pub(crate) fn prepare(
         },
     };
     Ok(tree)
+}
+
+/// The mount that a path lies on: what is mounted there must not appear on the host.
+fn make_mount_private(path: &Path) -> Result<()> {
+    let path = fs::canonicalize(path).at("find", path)?;
+    for above in path.ancestors() {
+        match mount_change(above, MountPropagationFlags::PRIVATE) {
+            // It is no mount point, so its mount begins further up.
+            Err(Errno::INVAL) => {}
+            other => return other.at("set propagation of", above),
+        }
+    }
+    Err(Errno::INVAL).at("find the mount of", &path)
 }
 
 /// Where the namespace shares its mounts with another, that one sees the root, but not what is mounted in it later.
@@ -262,92 +276,13 @@ pub(crate) fn seal(tree: &Tree, root: &Root) -> Result<()> {
     }
     fchdir(tree.root()).at("enter root", &root.path)?;
     if root.pivot {
-        leave_host(root)?;
+        departure::leave_host(root)?;
     } else {
-        stay_on_host(tree, root)?;
+        departure::stay_on_host(tree, root)?;
     }
     chdir("/").at("enter", "/")?;
     if let Some((flag, recursive)) = root.propagation {
         sys::mount_setattr(tree.root(), recursive, 0, 0, flag).during("set rootfsPropagation")?;
     }
     Ok(())
-}
-
-/// The old root is stacked on the new one, and "." then names it for the unmount: no directory is needed for it.
-fn leave_host(root: &Root) -> Result<()> {
-    if matches!(root.propagation, Some((libc::MS_SHARED, _))) {
-        // Else the unmount would happen on the host, too.
-        let old = open_directory(Path::new("/"))?;
-        sys::mount_setattr(old.as_fd(), true, 0, 0, libc::MS_SLAVE)
-            .during("set propagation of the host's root")?;
-    }
-    pivot_root(".", ".").at("pivot root to", &root.path)?;
-    unmount(".", UnmountFlags::DETACH).during("unmount the host's root")
-}
-
-/// For a host whose root cannot be left (an initramfs): the new root covers it.
-fn stay_on_host(tree: &Tree, root: &Root) -> Result<()> {
-    if matches!(root.source, Source::Overlay(_)) {
-        let onto = open_directory(Path::new("/"))?;
-        // Fails where the root lies on "/" already.
-        match mount::attach(tree.root(), onto.as_fd()) {
-            Ok(()) | Err(Errno::LOOP) => {}
-            Err(errno) => return Err(errno).at("move root to", "/"),
-        }
-    }
-    // Those of a joined namespace are somebody else's.
-    if !root.joined {
-        hide_kernel_filesystems(&root.path);
-    }
-    chroot(".").at("change root to", &root.path)
-}
-
-/// What lies below the covered root is out of sight, but not out of the mount namespace: with a procfs or sysfs that has
-/// nothing masked there, the kernel lets a user namespace of the container mount one of its own (`mnt_already_visible`).
-fn hide_kernel_filesystems(root: &Path) {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else {
-        return;
-    };
-    for path in kernel_filesystems(&table, root) {
-        // Of the container's own mounts none is found by this path, for the host's root is still that of this process.
-        let hidden = unmount(path, UnmountFlags::DETACH);
-        if hidden == Err(Errno::PERM) || hidden == Err(Errno::INVAL) {
-            // It may be locked by a user namespace, and then be covered. Nothing is there if this fails, too.
-            let _ = rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=4k");
-        }
-    }
-}
-
-/// The places of procfs and sysfs outside the container's root, the last mounted first.
-fn kernel_filesystems<'a>(table: &'a str, root: &Path) -> Vec<&'a str> {
-    let place = |line: &'a str| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let kind = filesystem.split(' ').next()?;
-        let path = mount.split(' ').nth(4)?;
-        let is_hosts = !Path::new(path).starts_with(root);
-        (matches!(kind, "proc" | "sysfs") && is_hosts).then_some(path)
-    };
-    let mut places: Vec<_> = table.lines().filter_map(place).collect();
-    places.reverse();
-    places
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernel_filesystems_outside_the_root_are_found() {
-        let table = "\
-22 1 0:5 / /proc rw,relatime shared:5 - proc proc rw
-23 1 0:6 / /sys rw - sysfs sysfs rw
-24 23 0:7 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
-25 1 0:8 / /b/rootfs rw - ext4 /dev/vda rw
-26 25 0:9 / /b/rootfs/proc rw - proc proc rw
-";
-        assert_eq!(
-            kernel_filesystems(table, Path::new("/b/rootfs")),
-            ["/sys", "/proc"]
-        );
-    }
 }

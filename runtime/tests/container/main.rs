@@ -18,6 +18,7 @@ mod pause;
 mod root;
 mod rootless;
 mod seccomp;
+mod shared;
 mod storm;
 mod terminal;
 mod tracing;
