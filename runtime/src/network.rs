@@ -161,15 +161,35 @@ fn enter(namespace: BorrowedFd<'_>) -> Result<()> {
         .during("enter the network namespace for linux.netDevices")
 }
 
-/// Its addresses are lost when it leaves its namespace, so they are read before and set again.
+/// Its addresses are lost when it leaves its namespace, so they are read before and set again. What cannot be set up in
+/// the other namespace goes back.
 fn transfer(from: &End, to: &End, name: &str, new_name: &str) -> std::io::Result<()> {
     let index = name_to_index(&from.socket, name)?;
     let addresses = from.socket.addresses(index)?;
-    from.socket
-        .rename_into(index, to.namespace.as_fd(), new_name)?;
-    let index = name_to_index(&to.socket, new_name)?;
-    to.socket.bring_up(index)?;
-    let add = |address: &netlink::Address| to.socket.add_address(index, address);
+    let namespace = to.namespace.as_fd();
+    from.socket.rename_into(index, namespace, new_name)?;
+    set_up(&to.socket, new_name, &addresses).inspect_err(|_| {
+        // The error that led here is the one to tell.
+        let _ = give_back(to, from, (new_name, name), &addresses);
+    })
+}
+
+fn give_back(
+    from: &End,
+    to: &End,
+    (name, old_name): (&str, &str),
+    addresses: &[netlink::Address],
+) -> std::io::Result<()> {
+    let index = name_to_index(&from.socket, name)?;
+    let namespace = to.namespace.as_fd();
+    from.socket.rename_into(index, namespace, old_name)?;
+    set_up(&to.socket, old_name, addresses)
+}
+
+fn set_up(socket: &Socket, name: &str, addresses: &[netlink::Address]) -> std::io::Result<()> {
+    let index = name_to_index(socket, name)?;
+    socket.bring_up(index)?;
+    let add = |address: &netlink::Address| socket.add_address(index, address);
     addresses.iter().try_for_each(add)
 }
 

@@ -116,6 +116,38 @@ fn devices_come_back_from_a_container_that_cannot_be_made() {
 }
 
 #[test]
+fn device_whose_addresses_cannot_be_set_in_the_container_comes_back() {
+    let (Some(bundle), Some(pair)) = (bundle(), Pair::new()) else {
+        return;
+    };
+    let address = "2001:db8::7/64";
+    let holder = format!("coracle-{}", pair.a);
+    let add = ["address", "add", address, "dev", &pair.a, "nodad"];
+    let made = ip(&add).and_then(|_| ip(&["netns", "add", &holder]));
+    if let Err(reason) = made {
+        eprintln!("skipped: no IPv6 or no named network namespace: {reason}");
+        return;
+    }
+    let without_ipv6 = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
+    let set = ip(&["netns", "exec", &holder, "sh", "-c", without_ipv6]);
+    let path = format!("/run/netns/{holder}");
+    let mut bundle = bundle.with("/linux/netDevices", json!({ pair.a.as_str(): {} }));
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut();
+    let namespace = json!({ "type": "network", "path": path });
+    namespaces.expect("a list").push(namespace);
+    let output = bundle.run();
+    let addresses = ip(&["address", "show", "dev", &pair.a]);
+    ip(&["netns", "delete", &holder]).expect("deleted");
+    set.expect("set");
+    let failure = output.failure();
+    assert!(failure.contains("move network device"), "{failure}");
+    let addresses = addresses.expect("it is back");
+    for address in ["192.0.2.7/24", address] {
+        assert!(addresses.contains(address), "{addresses}");
+    }
+}
+
+#[test]
 fn devices_need_a_network_namespace_and_a_free_name() {
     let (Some(bundle), Some(pair)) = (bundle(), Pair::new()) else {
         return;
