@@ -111,7 +111,7 @@ fn resolve(device: &spec::Device) -> Result<Device> {
 
 /// Makes all nodes and links. The file mode creation mask must be 0.
 pub(crate) fn populate(tree: &Tree, devices: &[Device]) -> Result<()> {
-    let dev = tree.ensure(Path::new("/dev"), Missing::Directory)?;
+    let dev = tree.ensure_without_symlinks(Path::new("/dev"), Missing::Directory)?;
     for device in devices {
         match (device.path.parent(), device.path.file_name()) {
             (Some(parent), Some(name)) if parent == Path::new("/dev") => {

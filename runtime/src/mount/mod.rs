@@ -154,26 +154,17 @@ fn find_target(tree: &Tree, mount: &Mount, detached: BorrowedFd<'_>) -> Result<O
         Source::Filesystem { kind, .. } => matches!(kind.as_str(), "proc" | "sysfs"),
         Source::Bind(_) | Source::Cgroup | Source::Existing => false,
     };
-    let mut found = None;
-    if kernels || destination == Path::new("/dev") {
-        // An image that has /proc as a symlink could make what the runtime masks there lie elsewhere, and masks
-        // are made of the null device in /dev.
-        found = match tree.find_without_symlinks(destination) {
-            Err(Errno::LOOP) => {
-                return Err(Errno::LOOP).at("refuse the symlink in the image at", destination);
-            }
-            other => other.ok(),
-        };
-    }
     let stat = fstat(detached).at("inspect source of mount", destination)?;
     let missing = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Missing::Directory,
         _ => Missing::File,
     };
-    match found {
-        Some(found) => tree::check_kind(found, destination, missing),
-        None => tree.ensure(destination, missing),
+    if kernels || destination == Path::new("/dev") {
+        // An image that has /proc as a symlink could make what the runtime masks there lie elsewhere, and masks
+        // are made of the null device in /dev.
+        return tree.ensure_without_symlinks(destination, missing);
     }
+    tree.ensure(destination, missing)
 }
 
 /// A detached copy of the mount at `path`.

@@ -77,6 +77,21 @@ impl Tree {
         check_kind(found.at("find or make mount point", path)?, path, missing)
     }
 
+    /// The same, but a symlink anywhere in the path is refused, also one that comes while it is made.
+    pub(crate) fn ensure_without_symlinks(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
+        let found = match self.find_without_symlinks(path) {
+            Err(Errno::NOENT) => {
+                self.make(path, missing).at("make mount point", path)?;
+                self.find_without_symlinks(path)
+            }
+            other => other,
+        };
+        match found {
+            Err(Errno::LOOP) => Err(Errno::LOOP).at("refuse the symlink in the image at", path),
+            other => check_kind(other.at("find mount point", path)?, path, missing),
+        }
+    }
+
     /// The directory of `path`, made if need be, and the last component.
     pub(crate) fn ensure_parent(&self, path: &Path) -> Result<(OwnedFd, PathBuf)> {
         let name = path
@@ -138,7 +153,7 @@ impl Tree {
 }
 
 /// Refuses a directory where a file is wanted, and the other way round.
-pub(crate) fn check_kind(found: OwnedFd, path: &Path, wanted: Missing) -> Result<OwnedFd> {
+fn check_kind(found: OwnedFd, path: &Path, wanted: Missing) -> Result<OwnedFd> {
     let is_directory = fstat(&found)
         .map(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
         .at("inspect mount point", path)?;

@@ -151,6 +151,31 @@ fn mount_targets_that_are_swapped_for_symlinks_lead_nowhere() {
 }
 
 #[test]
+fn kernel_filesystems_are_mounted_on_no_symlink_that_comes_meanwhile() {
+    let Some(bundle) = bundle() else { return };
+    fs::create_dir(bundle.root().join("elsewhere")).expect("made");
+    let proc = bundle.root().join("proc");
+    let bundle = bundle.command("cat /elsewhere/self/comm");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = Stop(&done);
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // Whatever a start made meanwhile goes, so that the next finds nothing or the symlink.
+                let _ = fs::remove_dir(&proc).or_else(|_| fs::remove_file(&proc));
+                let _ = symlink("elsewhere", &proc);
+                let _ = fs::remove_file(&proc);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        });
+        for _ in 0..STARTS_UNDER_ATTACK {
+            let output = bundle.run();
+            assert!(!output.stdout.contains("helper"), "{output:?}");
+        }
+    });
+}
+
+#[test]
 fn paths_through_symlinks_of_the_image_are_made_inside() {
     let Some(bundle) = bundle() else { return };
     let outside = outside(&bundle);
