@@ -9,7 +9,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setsid, umask};
 use rustix::system::{setdomainname, sethostname};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
@@ -118,7 +117,7 @@ fn live(
     let has_hooks = !plan.hooks.start_container.is_empty();
     if has_hooks {
         // Their programs are the image's, so they get no more of the kernel than the command.
-        execution::confine(&plan.process, &mut control)?;
+        execution::confine(&plan.process, &mut labels, &mut control)?;
     }
     let giver = starter.as_ref().unwrap_or(&control);
     if has_hooks {
@@ -128,13 +127,10 @@ fn live(
     }
     // Else the command would run in a container that nobody has written down as running.
     report::check_still_wanted(giver).during("execute the command")?;
-    Err(execution::execute(
-        &plan.process,
-        &program,
-        &mut labels,
-        &mut control,
-        has_hooks,
-    ))
+    if !has_hooks {
+        execution::confine(&plan.process, &mut labels, &mut control)?;
+    }
+    Err(execution::execute(&plan.process, &program))
 }
 
 /// Leaves what belongs to the caller: signal handling, session, keyring, descriptors, namespaces.
@@ -317,10 +313,7 @@ fn finish_root(plan: &Plan, tree: &Tree) -> Result<OwnedFd> {
 /// must not be a symlink, which could lead the mount elsewhere.
 fn bind_console(tree: &Tree, slave: &OwnedFd) -> Result<()> {
     let path = Path::new("/dev/console");
-    if tree.find_without_symlinks(path).err() == Some(Errno::LOOP) {
-        return Err(Errno::LOOP).at("refuse the symlink in the image at", path);
-    }
-    let target = tree.ensure(path, Missing::File)?;
+    let target = tree.ensure_without_symlinks(path, Missing::File)?;
     let mount = mount::clone_mount(slave.as_fd(), false).at("bind terminal to", path)?;
     mount::attach(mount.as_fd(), target.as_fd()).at("mount on", path)
 }

@@ -371,13 +371,8 @@ impl Joining<'_> {
             report::send_ready(control).during("report to the runtime")?;
             report::await_go(control).during("wait for the seccomp agent")?;
         }
-        Err(execution::execute(
-            process,
-            &program,
-            &mut labels,
-            control,
-            false,
-        ))
+        execution::confine(process, &mut labels, control)?;
+        Err(execution::execute(process, &program))
     }
 }
 

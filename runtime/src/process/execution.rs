@@ -70,31 +70,24 @@ pub(crate) fn listens(process: &Process) -> bool {
     filter.is_some_and(|filter| filter.listener.is_some())
 }
 
-/// Loads the filter unless it is on already. With no_new_privs it needs no privilege, and goes on last: so it need not
-/// allow what the runtime does.
-pub(crate) fn confine(process: &Process, control: &mut UnixStream) -> Result<()> {
+/// Has what is executed next, here or by a child, get the labels, which were opened before the host's `/proc` was gone.
+/// Then loads the filter unless it is on already: with no_new_privs it needs no privilege, and goes on last, so that it
+/// need not allow what the runtime does.
+pub(crate) fn confine(
+    process: &Process,
+    labels: &mut [Pending],
+    control: &mut UnixStream,
+) -> Result<()> {
+    labels.iter_mut().try_for_each(Pending::write)?;
     match process.no_new_privileges && !listens(process) {
         true => load_filter(process, control),
         false => Ok(()),
     }
 }
 
-/// Executes the command; returns only with the reason why not. `labels` were opened before the host's `/proc` was gone,
-/// and `confined` says whether [`confine`] has been called.
-pub(crate) fn execute(
-    process: &Process,
-    program: &Program,
-    labels: &mut [Pending],
-    control: &mut UnixStream,
-    confined: bool,
-) -> Error {
+/// Executes the command; returns only with the reason why not. To be called after [`confine`].
+pub(crate) fn execute(process: &Process, program: &Program) -> Error {
     if let Err(error) = process.require_command() {
-        return error;
-    }
-    if let Some(Err(error)) = labels.iter_mut().map(Pending::write).find(Result::is_err) {
-        return error;
-    }
-    if !confined && let Err(error) = confine(process, control) {
         return error;
     }
     let failure = sys::execve(&program.path, &process.args, &program.env);

@@ -1,8 +1,8 @@
 //! The label that a security module gives the process at its execve: an AppArmor profile or an SELinux context.
 //!
 //! The attribute is opened while `/proc` is still the host's, and looked at: a file that is not procfs's would swallow
-//! the label. It is written right before the execve, so that no hook runs under it. A host without the module is an
-//! error before anything is made.
+//! the label. It is written right before the execve, or before that of the first startContainer hook, which is a program
+//! of the image like the command. A host without the module is an error before anything is made.
 
 use std::fs::{self, File};
 use std::io::Write;
