@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{WaitId, WaitIdOptions, fchdir, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
@@ -68,16 +68,16 @@ impl SharedMounts {
         move_into_thread_name_spaces(namespace.as_fd(), ThreadNameSpaceType::MOUNT)
             .during("join the mount namespace")?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = openat(CWD, &self.root, flags, Mode::empty());
-        let found = found.at("open", &self.root);
-        match found.and_then(|found| mount_id(found.as_fd())) {
-            Ok(mount) if mount == self.mount => {
-                let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-                unmount(&self.root, flags).at("unmount", &self.root)
-            }
+        let Ok(found) = openat(CWD, &self.root, flags, Mode::empty()) else {
             // Somebody else has done it.
-            _ => Ok(()),
+            return Ok(());
+        };
+        if mount_id(found.as_fd())? != self.mount {
+            return Ok(());
         }
+        // Not by its path: whoever lives in the namespace could have changed what that names since.
+        fchdir(&found).at("enter", &self.root)?;
+        unmount(".", UnmountFlags::DETACH).at("unmount", &self.root)
     }
 }
 
