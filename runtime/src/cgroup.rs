@@ -292,6 +292,11 @@ impl Cgroup {
         self.unified.as_deref()
     }
 
+    /// Whether the container has one of its own.
+    pub(crate) fn exists(&self) -> bool {
+        self.members().is_some()
+    }
+
     /// For `CLONE_INTO_CGROUP`.
     pub(crate) fn open(&self) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -240,8 +240,9 @@ fn remove_remains(record: &Record) -> Result<()> {
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {
-    let Some(cgroup) = &record.cgroup else {
-        return Ok(());
+    let Some(cgroup) = record.cgroup.as_ref().filter(|cgroup| cgroup.exists()) else {
+        // The first process is the one that is known; its pid namespace ends with it.
+        return kill_process(record, signal).map(drop);
     };
     if signal == libc::SIGKILL {
         return cgroup.kill();

@@ -343,3 +343,14 @@ fn frozen_cgroup_is_refused() {
     fs::write(&freeze, "0").expect("thawed");
     bundle.run().good();
 }
+
+#[test]
+fn all_processes_of_a_container_without_a_cgroup_end_with_its_first() {
+    let Some(bundle) = bundle() else { return };
+    let bundle = bundle.command("sleep 1000");
+    let id = bundle.id.as_str();
+    let run = ["run", "--detach", "--cgroup-manager", "disabled", id];
+    bundle.runtime(&run).good();
+    bundle.runtime(&["kill", "--all", id, "KILL"]).good();
+    bundle.await_status("stopped");
+}
