@@ -3,8 +3,8 @@
 //! `cli` parses the command line · `spec` parses `config.json` · `plan` checks and resolves it · `launch` makes
 //! the cgroup and, in its `spawn`, the process · `child` is that process up to the execve, with `mount`, `process` and
 //! `seccomp` · `report` is what the two say to each other · `hooks` runs hooks · `protect` keeps the runtime's own
-//! file from being written · `network` moves devices · `resctrl` gives shares of caches and memory bandwidth · `state` remembers · `commands` has the operations on what exists. All `unsafe` is in
-//! `sys`.
+//! file from being written · `network` moves devices · `resctrl` gives shares of caches and memory bandwidth · `state`
+//! remembers · `commands` has the operations on what exists. All `unsafe` is in `sys`.
 //!
 //! Invariants: nothing asked for is left out in silence; no path of the container is resolved outside `tree`; an
 //! error leaves no process, cgroup or state behind; the runtime has one thread and stays above no container.

@@ -1,6 +1,6 @@
 //! The system calls that no safe crate offers. The only module with `unsafe`.
 //!
-//! Each function is a thin, safe wrapper of one system call; none decides anything. Refuses to keep state.
+//! Each function is a thin, safe wrapper of one system call; none decides anything or keeps state, but for `start`.
 //! `clone` makes processes and namespaces · `mount` changes mounts · `process` executes, signals, limits ·
 //! `filter` loads seccomp and eBPF programs · `net` brings up devices · `start` is where the program begins.
 #![allow(unsafe_code, reason = "system calls that rustix does not wrap")]
