@@ -54,10 +54,10 @@ impl Listener {
         }
     }
 
-    /// Whoever connects from now on is refused. A workload that has the socket keeps it.
+    /// Whoever connects from now on is refused. A workload that has the socket keeps it. The file of a Unix socket stays:
+    /// without it, those that connect to it could not even start.
     pub fn close(&mut self) {
         self.state = State::Closed;
-        let _ = fs::remove_file(socket_path(&self.name));
     }
 }
 
