@@ -151,22 +151,70 @@ pub(crate) fn check_owners(manifest: &Manifest, mistakes: &mut Mistakes) {
     }
 }
 
-/// Each socket that a workload connects to by a file is one.
+/// Each socket that a workload connects to by a file is one, and its mode lets that workload in.
 pub(crate) fn check_connections(manifest: &Manifest, mistakes: &mut Mistakes) {
-    for name in manifest.workload.values().flat_map(|w| w.connect.keys()) {
-        let (what, hint) = match manifest.socket.get(name.get_ref().as_str()) {
-            Some(socket) if socket.listen.get_ref() == "unix" => continue,
-            Some(_) => (
-                format!("socket `{}` is no file", name.get_ref()),
-                "only a socket with listen = \"unix\" has a path".to_owned(),
-            ),
-            None => (
-                format!("`{}`: there is no socket of that name", name.get_ref()),
-                format!("add [socket.{}] with listen = \"unix\"", name.get_ref()),
-            ),
-        };
-        mistakes.push(Diagnostic::at(name.span(), what).hint(hint));
+    for (workload, table) in &manifest.workload {
+        for name in table.connect.keys() {
+            let (what, hint) = match manifest.socket.get(name.get_ref().as_str()) {
+                Some(socket) if socket.listen.get_ref() == "unix" => {
+                    if let Some(mistake) = shut_out(workload, table, manifest, socket) {
+                        mistakes.push(mistake);
+                    }
+                    continue;
+                }
+                Some(_) => (
+                    format!("socket `{}` is no file", name.get_ref()),
+                    "only a socket with listen = \"unix\" has a path".to_owned(),
+                ),
+                None => unknown_connection(name.get_ref(), manifest),
+            };
+            mistakes.push(Diagnostic::at(name.span(), what).hint(hint));
+        }
     }
+}
+
+/// What is wrong, and what helps: a name that is nearly one of the Unix sockets is a slip.
+fn unknown_connection(name: &str, manifest: &Manifest) -> (String, String) {
+    let mut known = manifest.socket.iter();
+    let hint = if known.any(|(_, socket)| socket.listen.get_ref() == "unix") {
+        let unix = manifest.socket.iter();
+        let unix = unix.filter(|(_, socket)| socket.listen.get_ref() == "unix");
+        suggest(name, unix.map(|(name, _)| name.get_ref().as_str()))
+    } else {
+        format!("add [socket.{name}] with listen = \"unix\"")
+    };
+    (format!("`{name}`: there is no socket of that name"), hint)
+}
+
+/// The socket's file belongs to the machine's root, whom a workload with ids of its own never is: it comes in by the
+/// bits for others alone.
+fn shut_out(
+    workload: &Text,
+    table: &manifest::Workload,
+    manifest: &Manifest,
+    socket: &manifest::Socket,
+) -> Option<Diagnostic> {
+    const OTHERS_WRITE: u16 = 0o002;
+    let mode = socket.mode.as_ref()?;
+    let pod = table.pod.as_ref();
+    let pod = pod.and_then(|pod| manifest.pod.get(pod.get_ref().as_str()));
+    let ids = match pod {
+        Some(pod) => pod.user_namespace.as_ref(),
+        None => table.user_namespace.as_ref(),
+    };
+    let has_machines_ids = ids.is_some_and(|ids| ids.get_ref() == "host");
+    // A mode that is none is told elsewhere.
+    let bits = value::mode(mode).ok()?;
+    if has_machines_ids || bits & OTHERS_WRITE != 0 {
+        return None;
+    }
+    let what = format!(
+        "mode {} lets nobody of workload `{}` connect",
+        mode.get_ref(),
+        workload.get_ref()
+    );
+    let hint = "leave it out: whoever has no `connect` of it does not see the socket anyway";
+    Some(Diagnostic::at(mode.span(), what).hint(hint))
 }
 
 /// No two sockets listen in one place, and none where a workload of the machine's network listens.

@@ -635,11 +635,22 @@ fn confinement_and_limits_are_told_where_they_make_no_sense() {
         ),
         (
             "connect = { db = \"/run/db\" }",
-            &["`db`: there is no socket of that name", "listen = \"unix\""],
+            &["`db`: there is no socket of that name"],
+        ),
+        (
+            "connect = { ap = \"/run/app\" }",
+            &[
+                "`ap`: there is no socket of that name",
+                "did you mean `app`?",
+            ],
         ),
         (
             "connect = { web = \"/run/web\" }",
             &["socket `web` is no file"],
+        ),
+        (
+            "connect = { app = \"/run/app\" }\nfiles = [{ path = \"/run/app\", content = \"\" }]",
+            &["`/run/app` is taken already", "its own path"],
         ),
         (
             "connect = { app = \"/proc/x\" }",
@@ -680,4 +691,23 @@ pod = "p"
     assert_eq!(ids, [Some(131_072), None, Some(196_608), Some(65_536)]);
     assert_eq!(spec.workloads[3].network, Network::None);
     assert_eq!(spec.workloads[0].pids, 4096);
+}
+
+#[test]
+fn a_socket_whose_mode_shuts_out_who_connects_to_it_is_a_mistake() {
+    let text = |mode: &str, ids: &str| {
+        format!(
+            "name = \"x\"\n[socket.app]\nlisten = \"unix\"\nmode = \"{mode}\"\n[workload.server]\nimage = \"dir:a\"\n\
+             sockets = [\"app\"]\n[workload.w]\nimage = \"dir:a\"\nconnect = {{ app = \"/run/app\" }}\n{ids}\n"
+        )
+    };
+    let shown = mistakes(&text("0660", ""));
+    assert!(
+        shown.contains("mode 0660 lets nobody of workload `w` connect"),
+        "{shown}"
+    );
+    assert!(config::parse(&text("0662", "")).is_ok());
+    assert!(config::parse(&text("0660", "user_namespace = \"host\"")).is_ok());
+    let in_pod = "pod = \"p\"\n[pod.p]\nuser_namespace = \"host\"";
+    assert!(config::parse(&text("0660", in_pod)).is_ok());
 }

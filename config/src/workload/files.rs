@@ -114,7 +114,7 @@ pub(super) fn file(from: &manifest::File) -> Parsed<File> {
     })
 }
 
-/// No two volumes or files of a workload at one path.
+/// No two volumes, files, secrets or sockets of a workload at one path.
 pub(super) fn check_unique_paths(from: &manifest::Workload, mistakes: &mut Mistakes) {
     let mut seen = BTreeSet::new();
     for path in from
@@ -123,6 +123,7 @@ pub(super) fn check_unique_paths(from: &manifest::Workload, mistakes: &mut Mista
         .map(|v| &v.path)
         .chain(from.files.iter().map(|f| &f.path))
         .chain(from.secrets.iter().filter_map(|s| s.path.as_ref()))
+        .chain(from.connect.values())
     {
         if !seen.insert(path.get_ref()) {
             mistakes.push(
@@ -130,7 +131,7 @@ pub(super) fn check_unique_paths(from: &manifest::Workload, mistakes: &mut Mista
                     path.span(),
                     format!("`{}` is taken already", path.get_ref()),
                 )
-                .hint("give each volume and file its own path"),
+                .hint("give each volume, file, secret and socket its own path"),
             );
         }
     }
