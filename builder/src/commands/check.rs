@@ -154,3 +154,64 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         line(out, 4, what, &value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+    }
+
+    fn shown(example: &str) -> String {
+        describe(&MachineFile::load(&examples().join(example)).unwrap().spec)
+    }
+
+    #[test]
+    fn every_example_is_a_machine() {
+        let mut count = 0;
+        for entry in std::fs::read_dir(examples()).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                let file = MachineFile::load(&path);
+                assert!(file.is_ok(), "{}: {:?}", path.display(), file.err());
+                count += 1;
+            }
+        }
+        assert!(count >= 3, "{count}");
+    }
+
+    #[test]
+    fn the_examples_of_pods_and_sockets_tell_who_reaches_whom() {
+        for (example, lines) in [
+            (
+                "socket.toml",
+                &[
+                    "  socket       site on a Unix socket, mode 0666\n",
+                    "    started by   the first connection to site\n",
+                    "    connects to  socket site at /run/site.sock\n",
+                    "    network      none but loopback\n",
+                ][..],
+            ),
+            (
+                "pod.toml",
+                &[
+                    "  pod          site of pages, server, proxy, no network but loopback\n",
+                    "  socket       http on 0.0.0.0 port 8080\n",
+                    "    done when    it exits with status 0\n",
+                    "    ready when   `busybox wget",
+                    "    network      loopback of pod site\n",
+                    "    volume       pages at /srv, read-only, at most 8192 KiB\n",
+                ],
+            ),
+        ] {
+            let shown = shown(example);
+            for line in lines {
+                assert!(shown.contains(line), "no {line:?} in\n{shown}");
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ pub(super) fn rows(workload: &Workload) -> Vec<Row> {
     for (name, path) in &workload.connect {
         rows.push(("connects to", format!("socket {name} at {path}")));
     }
-    rows.push(("network", network(workload).to_owned()));
+    rows.push(("network", network(workload)));
     rows.push(("ids", ids(workload)));
     rows.push(("capabilities", capabilities(workload)));
     rows.extend(
@@ -25,10 +25,11 @@ pub(super) fn rows(workload: &Workload) -> Vec<Row> {
     rows
 }
 
-fn network(workload: &Workload) -> &'static str {
-    match workload.network {
-        Network::Host => "the machine's own",
-        Network::None => "none",
+fn network(workload: &Workload) -> String {
+    match (workload.network, &workload.pod) {
+        (Network::Host, _) => "the machine's own".to_owned(),
+        (Network::None, None) => "none but loopback".to_owned(),
+        (Network::None, Some(pod)) => format!("loopback of pod {pod}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::boot::{Check, Kind, Listen, Readiness, Restart};
+use config::boot::{Check, Kind, Listen, Network, Readiness, Restart};
 use config::spec::{Health, RestartPolicy, Spec, Workload};
 
 type Row = (&'static str, String);
@@ -17,6 +17,10 @@ pub(super) fn machine_rows(spec: &Spec) -> Vec<Row> {
             .filter(of_pod)
             .map(|w| w.name.as_str())
             .collect();
+        let network = match pod.network {
+            Network::Host => "",
+            Network::None => ", no network but loopback",
+        };
         let shared = if pod.share_pid {
             ", one pid namespace"
         } else {
@@ -24,7 +28,7 @@ pub(super) fn machine_rows(spec: &Spec) -> Vec<Row> {
         };
         (
             "pod",
-            format!("{} of {}{shared}", pod.name, members.join(", ")),
+            format!("{} of {}{network}{shared}", pod.name, members.join(", ")),
         )
     });
     let sockets = spec.sockets.iter().map(|socket| {
@@ -41,14 +45,14 @@ pub(super) fn machine_rows(spec: &Spec) -> Vec<Row> {
 /// What starts the workload, what makes it ready, what is checked, when it starts again.
 pub(super) fn rows(workload: &Workload) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (what, names) in [
-        ("after", &workload.after),
-        ("requires", &workload.requires),
-        ("started by", &workload.sockets),
-    ] {
+    for (what, names) in [("after", &workload.after), ("requires", &workload.requires)] {
         if !names.is_empty() {
             rows.push((what, names.join(", ")));
         }
+    }
+    if !workload.sockets.is_empty() {
+        let names = workload.sockets.join(" or ");
+        rows.push(("started by", format!("the first connection to {names}")));
     }
     rows.extend(workload.pod.iter().map(|pod| ("pod", pod.clone())));
     match workload.kind {
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "started by: s",
+                "started by: the first connection to s",
                 "pod: p",
                 "ready when: `ok -v` succeeds",
                 "checked: every 10s, for 5s at most; unhealthy after 3 failures, not counted for 90s",
