@@ -16,6 +16,7 @@ use rustix::net::{
     recvmsg, sockopt,
 };
 
+use crate::lines::visible;
 use crate::listen::bound;
 use crate::supervise::event::News;
 
@@ -23,7 +24,7 @@ use crate::supervise::event::News;
 const TURN_LIMIT: usize = 16;
 /// The longest datagram.
 const LONGEST: usize = 4096;
-/// The longest status, in characters.
+/// The longest status, in characters as they came.
 const LONGEST_STATUS: usize = 200;
 
 /// One thing that a workload said.
@@ -31,7 +32,7 @@ const LONGEST_STATUS: usize = 200;
 pub enum Word {
     /// What the engine wants to know.
     News(News),
-    /// `STATUS=`, for people.
+    /// `STATUS=`, for people: made visible, so that no escape sequence reaches a terminal.
     Status(String),
 }
 
@@ -136,7 +137,8 @@ fn parse_line(line: &str) -> Option<Word> {
         "WATCHDOG=1" => News::Watchdog,
         _ => {
             let status = line.strip_prefix("STATUS=")?;
-            return Some(Word::Status(status.chars().take(LONGEST_STATUS).collect()));
+            let status: String = status.chars().take(LONGEST_STATUS).collect();
+            return Some(Word::Status(visible(status.as_bytes())));
         }
     };
     Some(Word::News(news))
@@ -154,6 +156,10 @@ mod tests {
         assert_eq!(
             parse(b"STATUS=half way\nREADY=1\nMAINPID=1\nERRNO=2\nFDSTORE=1\nX\n\nREADY=0"),
             [Word::Status("half way".to_owned()), Word::News(News::Ready)]
+        );
+        assert_eq!(
+            parse(b"STATUS=\rcoracle: ready\x1b[2J"),
+            [Word::Status("^Mcoracle: ready^[[2J".to_owned())]
         );
         assert_eq!(parse(b"WATCHDOG=1"), [Word::News(News::Watchdog)]);
         assert_eq!(parse(b"\xff\0\nREADY=1\0"), []);
