@@ -2,12 +2,14 @@
 //! processes are heard.
 //!
 //! Whatever a datagram holds is data: what is not known is ignored, descriptors that come with it are closed, and one
-//! that is too long is dropped. At most sixteen of them are read in one turn of the loop.
+//! that is too long is dropped. At most sixteen of them are read in one turn of the loop, and some hundreds a second: who
+//! says more waits in its own send(2).
 
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use config::boot::notify_path;
 use rustix::io::Errno;
@@ -22,6 +24,9 @@ use crate::supervise::event::News;
 
 /// The datagrams of one workload in one turn.
 const TURN_LIMIT: usize = 16;
+/// The datagrams of one workload in this time, beyond which its socket rests until the time is over.
+const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW_LIMIT: usize = 64;
 /// The longest datagram.
 const LONGEST: usize = 4096;
 /// The longest status, in characters as they came.
@@ -41,6 +46,9 @@ pub enum Word {
 pub struct NotifySocket {
     socket: OwnedFd,
     path: String,
+    /// When the window began, and what came in it.
+    since: Duration,
+    count: usize,
 }
 
 impl NotifySocket {
@@ -57,11 +65,25 @@ impl NotifySocket {
         // Whoever sees the file may write: it is mounted into the workload alone.
         let socket = bound(&path, SocketType::DGRAM, flags, 0o666)?;
         sockopt::set_socket_passcred(&socket, true)?;
-        Ok(Self { socket, path })
+        Ok(Self {
+            socket,
+            path,
+            since: Duration::ZERO,
+            count: 0,
+        })
     }
 
-    /// Hands over what came from processes that `is_heard`, within the limit of a turn.
-    pub fn read(&self, is_heard: impl Fn(i32) -> bool, mut hear: impl FnMut(Word)) {
+    /// Hands over what came from processes that `is_heard`, within the limit of a turn. Returns until when the socket
+    /// is to rest, if it is.
+    pub fn read(
+        &mut self,
+        now: Duration,
+        is_heard: impl Fn(i32) -> bool,
+        mut hear: impl FnMut(Word),
+    ) -> Option<Duration> {
+        if now >= self.since + WINDOW {
+            (self.since, self.count) = (now, 0);
+        }
         let mut buffer = [0_u8; LONGEST + 1];
         for _ in 0..TURN_LIMIT {
             match receive(&self.socket, &mut buffer) {
@@ -69,9 +91,11 @@ impl NotifySocket {
                     parse(&buffer[..size]).into_iter().for_each(&mut hear);
                 }
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
+                Err(_) => break,
             }
+            self.count += 1;
         }
+        (self.count >= WINDOW_LIMIT).then_some(self.since + WINDOW)
     }
 }
 
@@ -193,18 +217,18 @@ mod tests {
     fn the_kernel_vouches_for_the_sender_and_hostile_datagrams_are_harmless() {
         let folder = std::env::temp_dir().join(format!("coracle-notify-{}", std::process::id()));
         let path = folder.join("web").display().to_string();
-        let socket = NotifySocket::open_at(path.clone()).unwrap();
+        let mut socket = NotifySocket::open_at(path.clone()).unwrap();
         let sender = UnixDatagram::unbound().unwrap();
         sender.connect(&path).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        let heard = || {
+        let heard = |socket: &mut NotifySocket| {
             let mut words = Vec::new();
-            socket.read(|pid| pid == own, |word| words.push(word));
+            socket.read(Duration::ZERO, |pid| pid == own, |word| words.push(word));
             words
         };
-        assert_eq!(heard(), []);
+        assert_eq!(heard(&mut socket), []);
         sender.send(b"READY=1").unwrap();
-        assert_eq!(heard(), [Word::News(News::Ready)]);
+        assert_eq!(heard(&mut socket), [Word::News(News::Ready)]);
         sender.send(&[b'x'; 100_000]).unwrap();
         sender.send(b"").unwrap();
         // A descriptor comes along, and is closed.
@@ -220,12 +244,32 @@ mod tests {
             SendFlags::empty(),
         )
         .unwrap();
-        assert_eq!(heard(), [Word::News(News::Stopping)]);
+        assert_eq!(heard(&mut socket), [Word::News(News::Stopping)]);
         assert_eq!(fs::read_dir("/proc/self/fd").unwrap().count(), before);
         sender.send(b"READY=1").unwrap();
-        socket.read(|_| false, |word| panic!("{word:?} of a stranger"));
+        let strangers = |word| panic!("{word:?} of a stranger");
+        socket.read(Duration::ZERO, |_| false, strangers);
         drop(socket);
         assert!(!fs::exists(&path).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_flood_makes_the_socket_rest_and_a_watchdog_does_not() {
+        let folder = std::env::temp_dir().join(format!("coracle-flood-{}", std::process::id()));
+        let path = folder.join("web").display().to_string();
+        let mut socket = NotifySocket::open_at(path.clone()).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(&path).unwrap();
+        let mut say_at = |milliseconds| {
+            sender.send(b"WATCHDOG=1").unwrap();
+            socket.read(Duration::from_millis(milliseconds), |_| true, drop)
+        };
+        assert!((0..200).all(|turn| say_at(turn * 10).is_none()));
+        let mut turns = (0..1000).map(|_| say_at(5000));
+        let rests = turns.position(|rest| rest == Some(Duration::from_millis(5100)));
+        assert_eq!(rests, Some(WINDOW_LIMIT - 1));
+        assert_eq!(say_at(5100), None);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

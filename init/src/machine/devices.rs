@@ -12,6 +12,9 @@ use crate::net::netlink::Link;
 use crate::uevent::{Uevent, UeventSocket};
 use crate::{modules, readahead};
 
+/// Uevents that are read in one turn of the loop.
+const UEVENTS: usize = 256;
+
 impl Machine {
     pub(super) fn late_modules_deadline(&self) -> Option<Duration> {
         self.late_modules.as_ref().map(|(_, deadline)| *deadline)
@@ -54,8 +57,12 @@ impl Machine {
         }
     }
 
+    /// Within the limit of a turn: devices may come and go faster than they are heard.
     pub(super) fn read_uevents(&mut self) {
-        while let Some(event) = self.uevents.as_ref().and_then(UeventSocket::next) {
+        for _ in 0..UEVENTS {
+            let Some(event) = self.uevents.as_ref().and_then(UeventSocket::next) else {
+                return;
+            };
             match event {
                 Uevent::Corrupted(block) => self.refuse(&corruption_message(&block)),
                 Uevent::InputAdded(node) => {

@@ -33,7 +33,7 @@ use crate::net::Network;
 use crate::shutdown;
 use crate::state::State;
 use crate::supervise::engine::{Engine, Settings};
-use crate::supervise::event::{Event, Exit};
+use crate::supervise::event::{Event, Exit, Id};
 use crate::uevent::UeventSocket;
 use crate::watchdog::Watchdog;
 use crate::workload::Workload;
@@ -73,6 +73,8 @@ pub struct Machine {
     /// Lines between a pipe and the console and the journal.
     batch: Batch,
     paused: Vec<Paused>,
+    /// Workloads that said too much at their notify sockets, and until when they are not listened to.
+    resting: Vec<(Id, Duration)>,
     /// Streams of processes that are gone, and when they are looked at again.
     left: Vec<Left>,
     left_due: Option<Duration>,
@@ -129,6 +131,7 @@ impl Machine {
             journal,
             batch: Batch::default(),
             paused: Vec::new(),
+            resting: Vec::new(),
             left: Vec::new(),
             left_due: None,
             all_stopped: false,

@@ -1,8 +1,11 @@
 //! Sockets that start workloads, and the ones by which workloads speak.
 
+use std::time::Duration;
+
 use rustix::event::epoll;
 
 use super::{Machine, Source};
+use crate::console::now;
 use crate::listen::Listener;
 use crate::notify::{NotifySocket, Word, is_of_workload};
 use crate::supervise::event::{Event, Id};
@@ -65,23 +68,47 @@ impl Machine {
     }
 
     pub(super) fn read_notify(&mut self, id: Id) {
-        let Some(workload) = self.workloads.get(id) else {
+        let Some(workload) = self.workloads.get_mut(id) else {
             return;
         };
         let name = &workload.spec.name;
         let mut news = Vec::new();
-        if let Some(socket) = &workload.notify {
+        if let Some(socket) = &mut workload.notify {
             let console = &mut self.console;
-            socket.read(
+            let rest = socket.read(
+                now(),
                 |pid| is_of_workload(pid, name),
                 |word| match word {
                     Word::News(word) => news.push(word),
                     Word::Status(text) => console.say_for(name, &format!("status: {text}")),
                 },
             );
+            if let Some(until) = rest
+                && epoll::delete(&self.epoll, &*socket).is_ok()
+            {
+                self.resting.push((id, until));
+            }
         }
         for word in news {
             self.tell_engine(Event::Notified(id, word));
+        }
+    }
+
+    /// When [`Machine::wake_notify_sockets`] has something to do.
+    pub(super) fn rest_deadline(&self) -> Option<Duration> {
+        self.resting.iter().map(|(_, until)| *until).min()
+    }
+
+    /// Listens again to workloads that have said too much before.
+    pub(super) fn wake_notify_sockets(&mut self, now: Duration) {
+        let (due, resting): (Vec<_>, Vec<_>) =
+            self.resting.iter().partition(|(_, until)| *until <= now);
+        self.resting = resting;
+        for (id, _) in due {
+            if let Some(socket) = &self.workloads[id].notify {
+                // That of a later start is listened to already.
+                let _ = self.watch(Source::Notify(id), socket);
+            }
         }
     }
 }

@@ -53,6 +53,7 @@ impl Machine {
         for interface in self.network.due(now) {
             self.start_dhcp(interface);
         }
+        self.wake_notify_sockets(now);
         self.keep_log(now);
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.after_turn(self.engine.next_deadline(), now);
@@ -70,6 +71,7 @@ impl Machine {
             self.late_modules_deadline(),
             self.state_keeper.next_deadline(),
             self.log_deadline(),
+            self.rest_deadline(),
             self.stopping.map(|stopping| stopping.deadline),
             self.watchdog.as_ref().map(Watchdog::next_deadline),
         ];
