@@ -1,9 +1,9 @@
 //! The machine's console: init's own lines, and the workloads' lines with their names in front.
 //!
 //! Writing never blocks PID 1: lines go into bounded queues, one a workload, and these go to the console in turns,
-//! as fast as the console takes them. So a flood of one does not keep the others' lines. Init's own lines go first
-//! and are always kept; a workload's line that finds its queue full is dropped and counted, and the count is said
-//! once the queue is empty. Nothing that a workload prints can look like a line of init's: see
+//! as fast as the console takes them. So a flood of one does not keep the others' lines. Init's own lines go first, in
+//! a queue of their own; a line that finds its queue full is dropped and counted, and the count is said once the queue
+//! is empty. Nothing that a workload prints can look like a line of init's: see
 //! [`crate::lines::LineSplitter`].
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,6 +26,8 @@ const SHARE_LIMIT: usize = 64 * 1024;
 const QUEUE_LIMIT: usize = 256 * 1024;
 /// What is taken of one workload's lines before it is another's turn.
 const QUANTUM: usize = 2048;
+/// What own lines may take up while the console takes nothing.
+const OWN_QUEUE_LIMIT: usize = 128 * 1024;
 /// What own lines may take up until they are taken for the log.
 const OWN_LIMIT: usize = 32 * 1024;
 
@@ -64,6 +66,8 @@ pub struct Console {
     /// Whole lines that are being written.
     current: VecDeque<u8>,
     own: VecDeque<u8>,
+    /// Own lines that did not find room.
+    own_lost: u64,
     shares: BTreeMap<Speaker, Share>,
     /// Bytes in all shares.
     shared: usize,
@@ -96,6 +100,7 @@ impl Console {
             screens: Screens::default(),
             current: VecDeque::new(),
             own: VecDeque::new(),
+            own_lost: 0,
             shares: BTreeMap::new(),
             shared: 0,
             last: None,
@@ -113,7 +118,7 @@ impl Console {
         let text = one_line(&text);
         let line = own_line(stamp.boot, &text);
         self.screens.show(&line);
-        self.own.extend(line.as_bytes());
+        self.queue_own(&line);
         self.keep(stamp, text);
         self.write_some();
     }
@@ -191,6 +196,10 @@ impl Console {
         if !self.own.is_empty() {
             let rest = std::mem::take(&mut self.own);
             self.current.extend(rest);
+            let lost = std::mem::take(&mut self.own_lost);
+            if lost > 0 {
+                self.say_lost(lost, "of init's own");
+            }
         }
         true
     }
@@ -238,8 +247,17 @@ impl Console {
     fn say_lost(&mut self, lost: u64, whose: &str) {
         let stamp = Stamp::now();
         let text = format!("{lost} lines {whose} were not shown: the console is slower");
-        self.own.extend(own_line(stamp.boot, &text).as_bytes());
+        self.queue_own(&own_line(stamp.boot, &text));
         self.keep(stamp, text);
+    }
+
+    /// A console may take nothing for days: a line that finds no room is in the log only.
+    fn queue_own(&mut self, line: &str) {
+        if self.own.len() + line.len() > OWN_QUEUE_LIMIT {
+            self.own_lost += 1;
+        } else {
+            self.own.extend(line.as_bytes());
+        }
     }
 
     /// Something waits for the console to take it.
@@ -356,6 +374,21 @@ mod tests {
             let is_whole = line.contains(" | begin ") && line.ends_with(" end");
             assert!(is_whole || line.contains("were not shown"), "{line}");
         }
+    }
+
+    #[test]
+    fn own_lines_for_a_console_that_takes_nothing_are_bounded_and_counted() {
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let (_reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let mut console = Console::on(Some(writer));
+        for number in 0..2000 {
+            console.say(format_args!("{number} {}", "z".repeat(1000)));
+        }
+        assert!(console.own.len() <= OWN_QUEUE_LIMIT && console.current.len() <= OWN_QUEUE_LIMIT);
+        let lost = console.own_lost;
+        assert!(lost > 1000);
+        let shown = show(&mut console);
+        assert!(shown.contains(&format!("] {lost} lines of init's own were not shown")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Nothing here blocks or fails to its caller. Without a memfd there is no log, and without a state partition it
 //! stays in the rings.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -55,8 +56,8 @@ struct Copying {
     /// When it is started, if it does not run; `None`: not yet.
     start_at: Option<Duration>,
     pause: Duration,
-    /// Since when somebody waits in vain; the rings are written over after some patience.
-    waited_since: Option<Duration>,
+    /// Since when workloads wait in vain; their rings are written over after some patience.
+    waited_since: BTreeMap<usize, Duration>,
 }
 
 /// All rings, and who copies them.
@@ -95,7 +96,7 @@ impl Journal {
                 has_lines: false,
                 start_at: None,
                 pause: RESTART,
-                waited_since: None,
+                waited_since: BTreeMap::new(),
             });
         let journal = Self {
             rings,
@@ -133,15 +134,14 @@ impl Journal {
         let (Some(rings), Some(copying)) = (&mut self.rings, &mut self.copying) else {
             return true;
         };
+        if rings.room(ring) < ROOM {
+            rings.refresh(ring);
+        }
         if rings.room(ring) >= ROOM {
+            copying.waited_since.remove(&ring);
             return true;
         }
-        rings.refresh(ring);
-        if rings.room(ring) >= ROOM {
-            copying.waited_since = None;
-            return true;
-        }
-        let since = *copying.waited_since.get_or_insert(now);
+        let since = *copying.waited_since.entry(ring).or_insert(now);
         copying.start_at.get_or_insert(now);
         copying.send("u");
         now.saturating_sub(since) >= PATIENCE

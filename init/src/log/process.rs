@@ -244,7 +244,14 @@ impl Process {
     }
 
     fn wait(&self, timeout: Option<Duration>) {
-        let mut sources = vec![PollFd::new(&self.link.socket, PollFlags::IN)];
+        // What could not be written is not tried again at each word, of which a flood makes many: only the end is heard
+        // at once.
+        let words = if self.link.is_failing {
+            PollFlags::empty()
+        } else {
+            PollFlags::IN
+        };
+        let mut sources = vec![PollFd::new(&self.link.socket, words)];
         let kernel = self
             .copier
             .as_ref()
