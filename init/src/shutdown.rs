@@ -20,6 +20,8 @@ use crate::{clock, memory, release};
 
 /// How long processes that are nobody's workload may take after SIGTERM, and again after SIGKILL.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
+/// How many ended processes are taken before the time is looked at.
+const REAPED_AT_ONCE: usize = 256;
 /// How long the state may take to be written and unmounted.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(20);
 /// How often the watchdog is fed meanwhile.
@@ -28,11 +30,12 @@ const FEED_INTERVAL: Duration = Duration::from_millis(500);
 /// Ends everything that still runs, unmounts the state, closes the root, says so, and ends the machine.
 pub fn finish(mut machine: Machine, ending: Ending) -> ! {
     machine.network.stop();
-    if !end_processes(libc::SIGTERM) {
+    let watchdog = machine.watchdog.as_ref();
+    if !end_processes(libc::SIGTERM, watchdog) {
         machine
             .console
             .say("some processes do not end by SIGTERM: killing them");
-        kill_all();
+        end_processes(libc::SIGKILL, watchdog);
     }
     machine.read_kernel_log();
     if let Some(log) = machine.kernel_log.take() {
@@ -114,21 +117,32 @@ fn unmount(state: &State, watchdog: Option<&Watchdog>) -> Result<(), String> {
 
 /// SIGKILL for every process but this one, and waits for them.
 pub fn kill_all() {
-    end_processes(libc::SIGKILL);
+    end_processes(libc::SIGKILL, None);
 }
 
-/// Signals every process but this one; `true` once no child is left.
-fn end_processes(signal: i32) -> bool {
+/// Signals every process but this one; `true` once no child is left. What ends and begins without pause does not make
+/// it take longer than its limit.
+fn end_processes(signal: i32, watchdog: Option<&Watchdog>) -> bool {
     let _ = sys::kill(-1, signal);
     let deadline = Instant::now() + STRAGGLER_LIMIT;
     let mut pause = Duration::from_millis(1);
     loop {
-        match wait(WaitOptions::NOHANG) {
-            Err(Errno::CHILD) => return true,
-            Ok(Some(_)) | Err(_) => continue,
-            Ok(None) if Instant::now() >= deadline => return false,
-            Ok(None) => std::thread::sleep(pause),
+        if let Some(watchdog) = watchdog {
+            watchdog.feed();
         }
-        pause = (pause * 2).min(Duration::from_millis(20));
+        for _ in 0..REAPED_AT_ONCE {
+            match wait(WaitOptions::NOHANG) {
+                Err(Errno::CHILD) => return true,
+                Ok(Some(_)) | Err(_) => {}
+                Ok(None) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(20));
+                    break;
+                }
+            }
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
     }
 }

@@ -239,10 +239,11 @@ impl Journal {
     }
 
     /// Has everything written to the disk, by a log process of its own that ends then. Only when no other one runs.
+    /// `meanwhile` is called again and again while it takes its time.
     ///
     /// # Errors
     /// In words, when that does not work within some seconds.
-    pub fn finish(&mut self) -> Result<(), String> {
+    pub fn finish(&mut self, meanwhile: impl Fn()) -> Result<(), String> {
         let (Some(rings), Some(copying)) = (&self.rings, &mut self.copying) else {
             return Ok(());
         };
@@ -253,12 +254,12 @@ impl Journal {
             .map_err(|error| explain(&error.to_string()))?;
         // Without a listener the process writes what is there and ends.
         drop(link);
-        match wait_for(pid, FINISH) {
+        match wait_for(pid, FINISH, &meanwhile) {
             Some(0) => Ok(()),
             Some(_) => Err(explain("the file system does not take it")),
             None => {
                 let _ = crate::sys::kill(pid, libc::SIGKILL);
-                let _ = wait_for(pid, Duration::from_secs(1));
+                let _ = wait_for(pid, Duration::from_secs(1), &meanwhile);
                 Err(explain("it takes too long"))
             }
         }
@@ -316,10 +317,11 @@ fn arguments(spec: &BootSpec, mount_point: &str, capacity: u64) -> Arguments {
 }
 
 /// Waits for a child; its exit status, -1 for a signal.
-fn wait_for(pid: i32, limit: Duration) -> Option<i32> {
+fn wait_for(pid: i32, limit: Duration, meanwhile: &impl Fn()) -> Option<i32> {
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
     loop {
+        meanwhile();
         match waitpid(Pid::from_raw(pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => return Some(status.exit_status().unwrap_or(-1)),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(pause),

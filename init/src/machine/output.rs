@@ -11,6 +11,7 @@ use super::{Machine, Role, Source};
 use crate::console::now;
 use crate::log::journal::READ;
 use crate::supervise::event::{Exit, Id};
+use crate::watchdog::Watchdog;
 use crate::workload::{Came, Output, Stream};
 
 /// Reads of one stream in one turn of the loop.
@@ -215,11 +216,14 @@ impl Machine {
         }
     }
 
-    /// Has all lines on the disk, after every other process has ended.
+    /// Has all lines on the disk, after every other process has ended. The disk may take long: that is no stall, so the
+    /// watchdog is fed meanwhile.
     pub(crate) fn finish_log(&mut self) {
         self.log_own_lines();
         for _ in 0..FINISHES {
-            if let Err(text) = self.journal.finish() {
+            let watchdog = self.watchdog.as_ref();
+            let feed = || watchdog.into_iter().for_each(Watchdog::feed);
+            if let Err(text) = self.journal.finish(feed) {
                 return self.console.say(text);
             }
             if self.left.is_empty() {
