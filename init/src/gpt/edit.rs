@@ -80,6 +80,12 @@ impl Table {
                 "the table's parts do not lie where they usually do",
             ));
         }
+        let end = table.usable_end();
+        if table.partitions.iter().any(|other| other.last_lba >= end) {
+            return Err(GptError::Invalid(
+                "a partition lies where the backup table belongs",
+            ));
+        }
         Ok(table)
     }
 
@@ -292,6 +298,20 @@ mod tests {
         assert_eq!(table(&disk).grow(guid), None);
         let other = Guid::from_text_order([9; 16]);
         assert_eq!(table(&larger()).grow(other), None);
+    }
+
+    #[test]
+    fn a_disk_that_lost_its_end_is_left_alone_where_the_backup_would_overwrite_a_partition() {
+        let mut disk = larger();
+        let mut first = table(&disk);
+        first.array[40..48].copy_from_slice(&(8 * SECTORS - 40).to_le_bytes());
+        for write in first.writes() {
+            apply(&mut disk, &write);
+        }
+        assert_eq!(table(&disk).partitions[0].last_lba, 8 * SECTORS - 40);
+        disk.truncate(disk.len() - 10 * 512);
+        let error = Table::read(&reader(&disk), 512, disk.len() as u64 / 512).unwrap_err();
+        assert!(error.to_string().contains("where the backup table belongs"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use config::boot::{BootState, BootVolume, OnDamage};
@@ -87,14 +88,16 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether the file system is certain to be beyond the kernel, and not only out of reach at the moment.
-    fn is_damage(&self) -> bool {
+    /// Whether the file system is certain to be beyond a kernel that `has_quotas` or not, and not only out of reach at the moment.
+    fn is_damage(&self, has_quotas: bool) -> bool {
         match self {
             Self::Damaged(_) => true,
-            Self::Mount { source, .. } => {
-                let certain = [libc::EUCLEAN, libc::EBADMSG, libc::EINVAL];
-                source.raw_os_error().is_some_and(|e| certain.contains(&e))
-            }
+            // A kernel without quotas says EINVAL to a file system that has them, be it as good as it may.
+            Self::Mount { source, .. } => match source.raw_os_error() {
+                Some(libc::EUCLEAN | libc::EBADMSG) => true,
+                Some(libc::EINVAL) => has_quotas,
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -128,7 +131,9 @@ impl State {
         let device = partition::find_or_make(guid, spec.size, uevents, tell)?;
         match Self::mount(spec, guid, &device, tell) {
             Err(error) if spec.on_damage == OnDamage::Halt => Err(error),
-            Err(error) if spec.on_damage == OnDamage::Reset && error.is_damage() => {
+            Err(error)
+                if spec.on_damage == OnDamage::Reset && error.is_damage(kernel_has_quotas()) =>
+            {
                 damage::reset(spec, &device, &error, tell)?;
                 Self::mount(spec, guid, &device, tell)
             }
@@ -245,6 +250,11 @@ impl State {
     }
 }
 
+/// `CONFIG_QUOTA`, which is never a module.
+fn kernel_has_quotas() -> bool {
+    Path::new("/proc/sys/fs/quota").exists()
+}
+
 fn mount_ext4(
     spec: &BootState,
     device: &PartitionDevice,
@@ -299,4 +309,29 @@ fn grow_filesystem(mount_point: &str, device: &PartitionDevice) -> io::Result<(u
         now = grown;
     }
     Ok((first.len(), now * first.block_size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_to_be_damage_is_reset() {
+        let mount = |number| StateError::Mount {
+            node: "vda2".to_owned(),
+            target: "/state".to_owned(),
+            source: io::Error::from_raw_os_error(number),
+        };
+        for (error, with_quotas, without) in [
+            (StateError::Damaged("vda2".to_owned()), true, true),
+            (StateError::Later("vda2".to_owned()), false, false),
+            (mount(libc::EUCLEAN), true, true),
+            (mount(libc::EINVAL), true, false),
+            (mount(libc::EIO), false, false),
+            (mount(libc::ESRCH), false, false),
+        ] {
+            assert_eq!(error.is_damage(true), with_quotas, "{error}");
+            assert_eq!(error.is_damage(false), without, "{error}");
+        }
+    }
 }
