@@ -204,11 +204,23 @@ fn bind(wanted: &Wanted, pid: u32) -> Result<(), String> {
     Ok(())
 }
 
+/// The id of the first process of a pod that shares its pid namespace.
+#[must_use]
+pub fn first_process(name: &str) -> Option<i32> {
+    let text = fs::read_to_string(Path::new(PODS).join(name).join(PAUSE_PID)).ok()?;
+    text.trim().parse().ok().filter(|&pid: &i32| pid > 1)
+}
+
+/// Whether a process is such a one still: when that ended, its id may be another's.
+fn is_first_process(pid: i32) -> bool {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|&byte| byte == 0).next() == Some(PAUSE_NAME.as_bytes())
+}
+
 /// Takes away what there is of a pod: a first process with all in its namespace, bound files, the folder.
 fn remove(name: &str) -> Result<(), String> {
     let folder = Path::new(PODS).join(name);
-    let pid = fs::read_to_string(folder.join(PAUSE_PID)).ok();
-    if let Some(pid) = pid.and_then(|text| text.trim().parse().ok()) {
+    if let Some(pid) = first_process(name).filter(|&pid| is_first_process(pid)) {
         let _ = sys::kill(pid, libc::SIGKILL);
     }
     for file in ["ipc", "uts", "user", "net", "pid"] {
@@ -362,6 +374,17 @@ mod tests {
             let names: Vec<_> = wanted.files().iter().map(|(file, _)| *file).collect();
             assert_eq!(names, files);
         }
+    }
+
+    #[test]
+    fn another_process_is_not_taken_for_the_first_of_a_pod() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(!is_first_process(own) && !is_first_process(i32::MAX));
+        let mut sleep = Command::new("sleep");
+        let mut child = sleep.arg0(PAUSE_NAME).arg("60").spawn().unwrap();
+        assert!(is_first_process(i32::try_from(child.id()).unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Machine {
             Some(Role::Modprobe) => self.hotplug.on_exit(),
             Some(Role::MakePod(pod)) => self.on_pod_made(pod, exit),
             Some(Role::RemovePod(pod)) => self.tell_engine(Event::PodRemoved(pod)),
+            Some(Role::FirstOfPod(pod)) => self.on_pod_lost(pod, exit),
             Some(Role::Dhcp(interface)) => {
                 self.network.on_exit(interface, now(), &mut self.console)
             }
@@ -115,7 +116,7 @@ impl Machine {
         }
     }
 
-    fn take_early_exit(&mut self, pid: i32) -> Option<Exit> {
+    pub(super) fn take_early_exit(&mut self, pid: i32) -> Option<Exit> {
         let found = self.early_exits.iter().position(|(early, _)| *early == pid);
         if let Some(index) = found {
             return self.early_exits.remove(index).map(|(_, exit)| exit);

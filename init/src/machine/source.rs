@@ -37,6 +37,8 @@ pub(super) enum Role {
     Modprobe,
     MakePod(PodId),
     RemovePod(PodId),
+    /// The first process of its pid namespace, which ends with it.
+    FirstOfPod(PodId),
 }
 
 impl Source {
