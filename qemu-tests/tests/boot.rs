@@ -78,7 +78,12 @@ fn run_builds_boots_prints_the_answer_and_exits_0_once_the_machine_is_off() -> R
         run.stdout
     );
     ensure!(run.stdout.contains(": HTTP/1.1 200 OK, "), "{}", run.stdout);
-    run.expect_stderr(&["stage initramfs", "stage ready", "stage poweroff"])?;
+    run.expect_stderr(&[
+        "leads to workload web",
+        "stage initramfs",
+        "stage ready",
+        "stage poweroff",
+    ])?;
     Ok(())
 }
 

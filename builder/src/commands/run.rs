@@ -44,6 +44,9 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     let spec = image.boot_spec()?;
     let direct = extract_kernel(&image.uki()?, folder.path())?;
     let options = options(arguments, &spec, disk, direct, cache.root())?;
+    for forward in &options.forwards {
+        tell_line(&leads_to(forward));
+    }
     let outcome = vm::run(&options, &mut Terminal).map_err(|error| {
         let hint = error.hint();
         Failure::work_with_hint(error, hint)
@@ -170,6 +173,18 @@ fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failu
     Ok(forwards)
 }
 
+/// Where a user finds a workload: nothing else tells of one that is not asked by the command itself.
+fn leads_to(forward: &Forward) -> String {
+    let transport = match forward.protocol {
+        Protocol::Tcp => "",
+        Protocol::Udp => "/udp",
+    };
+    format!(
+        "{}:{}{transport} leads to workload {}",
+        forward.host_address, forward.host_port, forward.workload
+    )
+}
+
 /// The ports of workloads, and those that init listens on for them where others than the machine itself may connect.
 fn published(spec: &BootSpec) -> Vec<Forward> {
     let mut forwards = Vec::new();
@@ -223,4 +238,28 @@ fn free_port() -> Result<u16, Failure> {
 /// What standard output gets once the machine has ended well.
 fn report(outcome: &Outcome) -> String {
     format!("\n{}", outcome.timeline)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_told_where_on_the_host_a_workload_is() {
+        let mut forward = Forward {
+            workload: "front".to_owned(),
+            host_address: Ipv4Addr::LOCALHOST,
+            host_port: 8080,
+            published: 80,
+            guest_port: 80,
+            protocol: Protocol::Tcp,
+            check: None,
+        };
+        assert_eq!(leads_to(&forward), "127.0.0.1:8080 leads to workload front");
+        forward.protocol = Protocol::Udp;
+        assert_eq!(
+            leads_to(&forward),
+            "127.0.0.1:8080/udp leads to workload front"
+        );
+    }
 }
