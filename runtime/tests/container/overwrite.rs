@@ -120,7 +120,7 @@ fn container_that_executes_the_runtime_cannot_overwrite_it() {
         let victim = victim(&bundle);
         fs::write(
             bundle.root().join("bin/script"),
-            "#!/proc/self/exe --help\n",
+            "#!/proc/self/exe --version\n",
         )
         .expect("written");
         let executable = fs::Permissions::from_mode(0o755);
@@ -128,7 +128,7 @@ fn container_that_executes_the_runtime_cannot_overwrite_it() {
         let args = if by_script {
             json!(["/bin/script"])
         } else {
-            json!(["/proc/self/exe", "--help"])
+            json!(["/proc/self/exe", "--version"])
         };
         // For a runtime that is not static.
         let libraries = ["/usr", "/lib", "/lib64"]
@@ -160,7 +160,7 @@ fn container_that_executes_the_runtime_cannot_overwrite_it() {
         await_that("the runtime runs inside", || {
             command_line(&pid)
                 .split(|&byte| byte == 0)
-                .any(|word| word == b"--help")
+                .any(|word| word == b"--version")
         });
         let attack = overwrite(&pid, || {
             bundle.runtime(&["kill", &bundle.id, "KILL"]).good();
