@@ -14,7 +14,10 @@ use crate::sys;
 /// Executes the command as the workload's own user; an error unless it exits with status 0 in time. One that takes
 /// too long is killed.
 pub(super) fn run(runtime: &Runtime, command: &[String], timeout: Duration) -> io::Result<()> {
-    let pid_file = format!("{}.probe-{}", runtime.root, std::process::id());
+    // One a workload, as there is one probe of it at a time: those that are killed do not leave ever more files behind.
+    let pid_file = format!("{}.probe-{}", runtime.root, runtime.container);
+    // What a killed one left names a process that may be another by now.
+    let _ = std::fs::remove_file(&pid_file);
     let mut child = Command::new(&runtime.program)
         .args(["--root", &runtime.root, "exec", "--pid-file", &pid_file])
         .arg(&runtime.container)
@@ -87,6 +90,16 @@ mod tests {
         assert!(ask(&["true"], long).is_ok());
         assert!(ask(&["false"], long).is_err());
         assert!(ask(&["/no/such/program"], long).is_err());
+        // A probe that was killed has left its file.
+        let left = folder.with_extension("probe-web");
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(&left, stranger.id().to_string()).unwrap();
+        fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        assert!(ask(&["true"], Duration::from_millis(200)).is_err());
+        assert!(stranger.try_wait().unwrap().is_none() && !left.exists());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        fs::write(&program, RUNTIME).unwrap();
         let late = ask(&["sleep", "1000"], Duration::from_millis(200)).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         fs::remove_dir_all(&folder).unwrap();
