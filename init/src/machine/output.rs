@@ -90,6 +90,8 @@ impl Machine {
         self.paused.retain(|paused| paused.id != id);
         for stream in Stream::ALL {
             if let Some(output) = self.workloads[id].take_output(stream) {
+                // Its end would be told in each turn. One that rests is not listened to anyway.
+                let _ = epoll::delete(&self.epoll, &output);
                 self.left.push(Left { id, stream, output });
             }
         }
