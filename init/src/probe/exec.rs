@@ -67,8 +67,10 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A stand-in for the runtime: notes its process id in the file of `--pid-file`, and executes the command.
-    const RUNTIME: &str = "#!/bin/sh\necho $$ > \"$5\"; shift 6; exec \"$@\"\n";
+    /// A stand-in for the runtime: notes its process id in the file of `--pid-file`, and executes the command; or hangs
+    /// before that.
+    const RUNTIME: &str =
+        "#!/bin/sh\n[ \"$7\" = hang ] && exec sleep 60\necho $$ > \"$5\"; shift 6; exec \"$@\"\n";
 
     #[test]
     fn only_a_command_that_succeeds_in_time_passes() {
@@ -92,14 +94,13 @@ mod tests {
         assert!(ask(&["/no/such/program"], long).is_err());
         // A probe that was killed has left its file.
         let left = folder.with_extension("probe-web");
-        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
         fs::write(&left, stranger.id().to_string()).unwrap();
-        fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
-        assert!(ask(&["true"], Duration::from_millis(200)).is_err());
-        assert!(stranger.try_wait().unwrap().is_none() && !left.exists());
+        let hung = ask(&["hang"], Duration::from_millis(200));
+        let lives = stranger.try_wait().unwrap().is_none();
         stranger.kill().unwrap();
         stranger.wait().unwrap();
-        fs::write(&program, RUNTIME).unwrap();
+        assert!(hung.is_err() && lives && !left.exists());
         let late = ask(&["sleep", "1000"], Duration::from_millis(200)).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         fs::remove_dir_all(&folder).unwrap();
