@@ -26,6 +26,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// The most of a record that is read back, and the longest message.
 const LONGEST: usize = 512;
 
+/// The status of a forked child that panicked or got a fatal signal.
+const CHILD_FAULT: i32 = 70;
+
 /// The record's path, once there is a place for it.
 static RECORD_PATH: OnceLock<CString> = OnceLock::new();
 static DYING: AtomicBool = AtomicBool::new(false);
@@ -76,6 +79,10 @@ fn take_record(path: &str) -> Option<String> {
 
 /// Tells, records, and ends the machine by the policy.
 fn die(message: fmt::Arguments<'_>) -> ! {
+    // A child that was forked has the handlers as well; its end is no end of the machine.
+    if rustix::process::getpid() != rustix::process::Pid::INIT {
+        sys::exit_at_once(CHILD_FAULT);
+    }
     if DYING.swap(true, Ordering::SeqCst) {
         end();
     }
@@ -203,6 +210,12 @@ impl fmt::Display for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_of_a_forked_child_ends_the_child_alone() {
+        let child = sys::fork(|| die(format_args!("panic of a child"))).unwrap();
+        assert_eq!(sys::wait_for(child, WRITE_LIMIT), Some(CHILD_FAULT));
+    }
 
     #[test]
     fn a_message_is_one_line_that_fits() {

@@ -163,14 +163,16 @@ pub fn fork(work: impl FnOnce() -> i32) -> io::Result<i32> {
     // so no lock can be held by another one in the copy.
     let id = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     match id {
-        0 => {
-            let status = work();
-            // SAFETY: _exit(2) ends the child without running what the parent has to run at its own end.
-            unsafe { libc::_exit(status) }
-        }
+        0 => exit_at_once(work()),
         id if id > 0 => Ok(i32::try_from(id).expect("a process id fits an i32")),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Ends this process without running what its parent has to run at its own end.
+pub fn exit_at_once(status: i32) -> ! {
+    // SAFETY: _exit(2) takes any status and touches no memory.
+    unsafe { libc::_exit(status) }
 }
 
 /// Waits for a child, at most for `limit`; its exit status (128 and more when a signal ended it), or `None` when it did
