@@ -9,7 +9,8 @@ use std::time::Duration;
 use config::Spec;
 use config::boot::{
     BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootHealth, BootInterface, BootPod, BootPort, BootRestart,
-    BootSocket, BootSpec, BootState, BootWorkload, STATE_TEMPLATE_PATH,
+    BootSocket, BootSpec, BootState, BootWorkload, DRIVERS_PATH, INITRD_DRIVERS_PATH,
+    STATE_TEMPLATE_PATH,
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
 use config::spec::{HardwareProfile, Health};
@@ -27,9 +28,6 @@ use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
 
 /// Where the root's kernel modules lie.
 const MODULES_DIR: &str = "/usr/lib/coracle/modules";
-/// Where the drivers lie that are loaded on demand, in the root and in the initrd.
-const ROOT_DRIVERS: &str = "/usr/lib/coracle/drivers";
-const INITRD_DRIVERS: &str = "/drivers";
 /// Where the state partition is mounted.
 const STATE_MOUNT_POINT: &str = "/state";
 /// The most that a template's file system has: one group.
@@ -111,7 +109,7 @@ impl Plan {
                 module.content.clone(),
             )?;
         }
-        add_drivers(&mut root, ROOT_DRIVERS, &inputs.drivers.all)?;
+        add_drivers(&mut root, DRIVERS_PATH, &inputs.drivers.all)?;
         for workload in inputs.workloads {
             let mut pods = spec.pods.iter();
             let pod = pods.find(|pod| Some(&pod.name) == workload.workload.pod.as_ref());
@@ -388,7 +386,7 @@ fn initramfs(modules: &[Module], drivers: &Drivers) -> Result<Tree, TreeError> {
             module.content.clone(),
         )?;
     }
-    add_drivers(&mut tree, INITRD_DRIVERS, drivers)?;
+    add_drivers(&mut tree, INITRD_DRIVERS_PATH, drivers)?;
     Ok(tree)
 }
 

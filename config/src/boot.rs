@@ -14,6 +14,11 @@ pub use supervision::*;
 /// Where the builder puts the file and init finds it.
 pub const BOOT_SPEC_PATH: &str = "/usr/lib/coracle/boot.json";
 
+/// Where the root has all drivers that are loaded on demand, with the tables by which they are found.
+pub const DRIVERS_PATH: &str = "/usr/lib/coracle/drivers";
+/// The same in the initrd, for those that may lead to the root.
+pub const INITRD_DRIVERS_PATH: &str = "/drivers";
+
 /// Where the builder puts the [`Template`](crate::template::Template) of the state's file system.
 pub const STATE_TEMPLATE_PATH: &str = "/usr/lib/coracle/state.template";
 

@@ -1,11 +1,38 @@
 //! What this binary does when PID 1 runs it as its own child.
 
+use std::io;
+use std::process::{Command, Stdio};
+
+use crate::SELF;
 use crate::log;
 use crate::modules::modprobe;
 use crate::net::dhcp;
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
+
+/// This program as a child of PID 1: without an environment, with nothing to read and nowhere to print, unless the
+/// caller gives it other streams.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new(SELF);
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Starts a child; returns its process id.
+///
+/// # Errors
+/// When there is no process to be had.
+pub fn spawn(command: &mut Command) -> io::Result<i32> {
+    let id = command.spawn()?.id();
+    // The kernel's process ids are positive and far below 2^31.
+    Ok(i32::try_from(id).expect("a process id fits an i32"))
+}
 
 /// Runs the child that the arguments name; returns the exit status, 2 for arguments that name none.
 #[must_use]

@@ -4,9 +4,8 @@
 //! that came meanwhile. Decides only when; a child that fails has told so in the kernel's log.
 
 use std::io;
-use std::process::{Command, Stdio};
 
-use crate::SELF;
+use crate::children;
 
 /// The most devices that one child is told by name; with more it looks at all there are.
 const NAMED: usize = 64;
@@ -62,15 +61,8 @@ impl Hotplug {
         let Some(arguments) = self.next() else {
             return Ok(None);
         };
-        let mut command = Command::new(SELF);
-        command
-            .arg("modprobe")
-            .args(&arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
+        let mut command = children::command();
+        let pid = children::spawn(command.arg("modprobe").args(&arguments))?;
         self.wanted = Wanted::Nothing;
         self.running = true;
         Ok(Some(pid))

@@ -17,6 +17,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use config::boot::INITRD_DRIVERS_PATH;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount, mount_move};
 
@@ -27,7 +28,7 @@ use crate::dm::DeviceMapper;
 use crate::failure::Refusal;
 use crate::gpt::Guid;
 use crate::modules::ModuleError;
-use crate::modules::modprobe::{self, Modprobe};
+use crate::modules::modprobe::Modprobe;
 use crate::sys::{self, Stage};
 use crate::uevent::{CorruptBlock, Uevent, UeventSocket};
 use crate::verity::{SUPERBLOCK_SIZE, Superblock};
@@ -129,7 +130,7 @@ fn find_root_partitions(
         let drivers = match &mut drivers {
             Some(drivers) => drivers,
             None => drivers.insert(
-                Modprobe::open(modprobe::IN_INITRAMFS)
+                Modprobe::open(INITRD_DRIVERS_PATH)
                     .map_err(|error| format!("cannot read the drivers' tables: {error}"))?,
             ),
         };

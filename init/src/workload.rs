@@ -12,7 +12,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use crate::SELF;
+use crate::children;
 use crate::lines::LineSplitter;
 use crate::log::batch::Origin;
 use crate::log::journal::READ;
@@ -214,14 +214,9 @@ impl Workload {
             root: RUNTIME_STATE.to_owned(),
             container: self.spec.name.clone(),
         };
-        let mut command = Command::new(SELF);
-        command
-            .args(probe::arguments(kind, &check, timeout_ms, pid, &runtime))
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let pid = process_id(command.spawn()?.id());
+        let mut command = children::command();
+        let arguments = probe::arguments(kind, &check, timeout_ms, pid, &runtime);
+        let pid = children::spawn(command.args(arguments))?;
         self.probe_pid = Some(pid);
         Ok(pid)
     }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use config::boot::BootSpec;
@@ -20,7 +19,7 @@ use super::OWN;
 use super::batch::{Batch, HEADER, Origin, Stamp};
 use super::process::Arguments;
 use super::ring::{Layout, Rings};
-use crate::SELF;
+use crate::children;
 use crate::lines::LINE_LIMIT;
 
 /// What is read of a workload's output at once.
@@ -274,16 +273,10 @@ impl Copying {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let child = Command::new(SELF)
-            .arg("log")
-            .args(self.arguments.words())
-            .env_clear()
-            .stdin(rings.file().try_clone()?)
-            .stdout(far)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let pid = i32::try_from(child.id()).expect("a process id fits an i32");
-        Ok((pid, near))
+        let mut command = children::command();
+        command.arg("log").args(self.arguments.words());
+        command.stdin(rings.file().try_clone()?).stdout(far);
+        Ok((children::spawn(&mut command)?, near))
     }
 
     fn send(&self, word: &str) -> bool {

@@ -1,7 +1,6 @@
 //! The child that keeps the state: when it runs, and what it says.
 
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -10,7 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::Machine;
 use super::source::{Role, Source};
-use crate::SELF;
+use crate::children;
 use crate::console::now;
 use crate::lines::LineSplitter;
 
@@ -80,14 +79,8 @@ impl Machine {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
         self.watch(Source::StateKeeper, &read)?;
-        let child = Command::new(SELF)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(write)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let pid = i32::try_from(child.id()).expect("a process id fits an i32");
+        let mut command = children::command();
+        let pid = children::spawn(command.args(arguments).stdout(write))?;
         self.children.insert(pid, Role::StateKeeper);
         self.state_keeper = StateKeeper {
             has_begun: true,

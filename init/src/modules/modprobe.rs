@@ -9,14 +9,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use config::boot::DRIVERS_PATH;
+
 use super::alias::{Index, Tables, name_of};
 use super::{ModuleError, load};
 use crate::describe;
-
-/// The folder in the initramfs: drivers that may lead to the root.
-pub const IN_INITRAMFS: &str = "/drivers";
-/// The folder in the root: all drivers of the image.
-pub const IN_ROOT: &str = "/usr/lib/coracle/drivers";
 
 /// The most of a device's `modalias` that is believed, in bytes.
 const MODALIAS_LIMIT: usize = 4096;
@@ -104,7 +101,7 @@ fn modaliases_of(buses: &Path) -> BTreeSet<String> {
 /// What does not load goes to the kernel's log, and by it to the console.
 #[must_use]
 pub fn run(modaliases: &[String]) -> i32 {
-    let mut modprobe = match Modprobe::open(IN_ROOT) {
+    let mut modprobe = match Modprobe::open(DRIVERS_PATH) {
         Ok(modprobe) => modprobe,
         Err(error) => {
             tell(&format!("cannot read the drivers' tables: {error}"));

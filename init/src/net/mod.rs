@@ -11,13 +11,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use config::boot::{BootInterface, BootSpec};
 use rustix::pipe::PipeFlags;
 
-use crate::SELF;
+use crate::children;
 use crate::console::Console;
 use crate::lines::LineSplitter;
 use crate::supervise::backoff::Backoff;
@@ -91,14 +90,9 @@ impl Network {
         }
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
-        let mut command = Command::new(SELF);
+        let mut command = children::command();
         command.arg("dhcp").args(&interface.spec.device);
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(write)
-            .stderr(Stdio::null());
-        let pid = i32::try_from(command.spawn()?.id()).map_err(io::Error::other)?;
+        let pid = children::spawn(command.stdout(write))?;
         interface.pipe = Some(read);
         interface.splitter = LineSplitter::default();
         interface.child = Some(pid);
