@@ -270,6 +270,7 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
         kind: workload.kind,
         after: workload.after.clone(),
         requires: workload.requires.clone(),
+        conditions: workload.conditions.clone(),
         pod: workload.pod.clone(),
         sockets: workload.sockets.clone(),
         first_id: workload.first_id,

@@ -128,6 +128,8 @@ pub struct BootWorkload {
     pub after: Vec<String>,
     /// The same, and it runs only while they are up.
     pub requires: Vec<String>,
+    /// What the machine must have before it starts.
+    pub conditions: Vec<BootCondition>,
     /// The name of its pod.
     pub pod: Option<String>,
     /// Names of the sockets whose first connection starts it, in the order of its descriptors.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+mod condition;
 pub mod diagnostic;
 pub mod ending;
 pub mod linux;

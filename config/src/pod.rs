@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::boot::Network;
+use crate::condition;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
@@ -27,6 +28,7 @@ pub struct Pod {
 impl Pod {
     pub(crate) fn new(name: &Text, from: &manifest::Pod, mistakes: &mut Mistakes) -> Self {
         mistakes.take(value::dns_label(name, "pod name"));
+        condition::check(name, "pod", mistakes);
         Self {
             name: name.get_ref().clone(),
             hostname: mistakes

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::boot::{BootLog, OnDamage, Protocol};
+use crate::condition;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::ending::{self, FAILURE_WORD, FailurePolicy};
 use crate::log;
@@ -506,7 +507,8 @@ fn order_workloads(
     let names: Vec<&str> = workloads.iter().map(|w| w.name.as_str()).collect();
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, workload) in &manifest.workload {
-        for after in workload.after.iter().chain(&workload.requires) {
+        let named = workload.after.iter().chain(&workload.requires);
+        for after in named.filter(|name| !condition::is_one(name)) {
             if manifest.workload.contains_key(after.get_ref().as_str()) {
                 edges
                     .entry(name.get_ref())

@@ -76,6 +76,27 @@ fn the_least_file_is_a_name() {
     assert_eq!((spec.log.size, spec.log.memory), (16 << 20, 64 << 10));
 }
 
+#[test]
+fn after_network_is_a_condition_and_the_firewall_goes_without_saying() {
+    use config::boot::BootCondition::{Firewall, Network};
+    let text = "name = \"m\"\n[pod.p]\nnetwork = \"none\"\n[workload.a]\nimage = \"dir:x\"\nafter = [\"network\", \"b\"]\n\
+                [workload.b]\nimage = \"dir:x\"\nnetwork = \"none\"\n\
+                [workload.c]\nimage = \"dir:x\"\npod = \"p\"\nafter = [\"network\"]";
+    let spec = config::parse(text).unwrap();
+    let workloads = spec.workloads.iter();
+    let found: Vec<_> = workloads
+        .map(|w| (w.name.as_str(), &w.conditions[..], &w.after[..]))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("b", &[][..], &[][..]),
+            ("a", &[Firewall, Network], &["b".to_owned()]),
+            ("c", &[Network], &[]),
+        ]
+    );
+}
+
 /// Each row: what is put in place of what in [`WEB`], and lines that the message must have.
 const ROWS: &[(&str, &str, &[&str])] = &[
     (
@@ -206,6 +227,28 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         "[workload.db]",
         "[workload.kernel]\nimage = \"dir:x\"\n[workload.db]",
         &["`kernel`: this name is taken in the log"],
+    ),
+    (
+        "[workload.db]",
+        "[workload.network]\nimage = \"dir:x\"\n[workload.db]",
+        &[
+            "`network`: no workload can have this name",
+            "os.toml:23:11",
+            "after = [\"network\"] waits for the machine's network",
+        ],
+    ),
+    (
+        "[workload.db]",
+        "[pod.network]\n[workload.db]\npod = \"network\"",
+        &["`network`: no pod can have this name", "choose another one"],
+    ),
+    (
+        "after = [\"db\"]",
+        "requires = [\"network\"]",
+        &[
+            "`network` cannot be required",
+            "write after = [\"network\"]",
+        ],
     ),
     (
         "size = \"256MiB\"",

@@ -16,6 +16,7 @@ size = "64MiB"
 debian = ["busybox-static"]
 command = ["busybox", "sh", "-c", "echo x >> /data/starts; echo start number $(busybox wc -l < /data/starts); exit 3"]
 volumes = [{ name = "count", path = "/data" }]
+after = ["network"]
 
 [workload.steady]
 debian = ["busybox-static"]
@@ -79,6 +80,9 @@ fn a_workload_that_exits_is_restarted() -> Result<()> {
     let files = BootFiles::of_image(&case, &image)?;
     let vm = VmBuilder::new(&case, "direct", image.path().to_owned());
     let mut vm = vm.boot(Boot::Direct(&files)).start()?;
+    vm.expect("stage network", BOOT_TIME)?;
+    vm.refute("workload brief started")?;
+    vm.expect("workload brief started", BOOT_TIME)?;
     for start in 1..=3 {
         vm.expect(&format!("brief | start number {start}"), BOOT_TIME)?;
     }

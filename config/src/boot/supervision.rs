@@ -16,6 +16,17 @@ pub enum Kind {
     Job,
 }
 
+/// What the machine must have before a workload starts, beside other workloads. It only orders the start: what has held
+/// once counts from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootCondition {
+    /// The firewall and the workloads' network are set up.
+    Firewall,
+    /// An interface to the outside has an address.
+    Network,
+}
+
 /// What makes a service ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]

@@ -1,6 +1,7 @@
 //! What a workload shares with the machine: its ids, its network.
 
 use crate::boot::Network;
+use crate::condition;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
@@ -106,5 +107,7 @@ pub(crate) fn assign(
             }
             None => workload.first_id = workload.first_id.and_then(|_| next.next()),
         }
+        let implied = condition::implied(workload.network);
+        workload.conditions.splice(0..0, implied);
     }
 }

@@ -10,7 +10,8 @@ mod limits;
 mod restart;
 mod root;
 
-use crate::boot::{BootIo, Kind, Network, Readiness};
+use crate::boot::{BootCondition, BootIo, Kind, Network, Readiness};
+use crate::condition;
 use crate::linux;
 use crate::log;
 use crate::manifest::{self, Text};
@@ -53,6 +54,8 @@ pub struct Workload {
     pub after: Vec<String>,
     /// The same, and it runs only while they are up.
     pub requires: Vec<String>,
+    /// What the machine must have before it starts.
+    pub conditions: Vec<BootCondition>,
     /// Its pod.
     pub pod: Option<String>,
     /// The sockets whose first connection starts it.
@@ -103,6 +106,7 @@ impl Workload {
     /// Validates one; its mistakes are kept and something harmless takes the value's place.
     pub(crate) fn new(name: &Text, from: &manifest::Workload, mistakes: &mut Mistakes) -> Self {
         mistakes.take(log::workload_name(name));
+        condition::check(name, "workload", mistakes);
         let ports = mistakes.take_all(&from.ports, value::port);
         let names = |texts: &[Text]| texts.iter().map(|text| text.get_ref().clone()).collect();
         let network = mistakes
@@ -124,8 +128,9 @@ impl Workload {
             working_dir: mistakes.take_some(from.working_dir.as_ref(), command::working_dir),
             ports,
             kind,
-            after: names(&from.after),
+            after: condition::workloads_of(&from.after),
             requires: names(&from.requires),
+            conditions: condition::asked_for(from, mistakes),
             pod: from.pod.as_ref().map(|pod| pod.get_ref().clone()),
             sockets: names(&from.sockets),
             volumes: from

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use config::boot::BootCondition;
+
 use super::{Machine, Role, Source};
 use crate::console::now;
 use crate::secrets;
@@ -20,6 +22,11 @@ impl Machine {
                 events.extend(self.perform(action));
             }
         }
+    }
+
+    /// The machine has, or lost, what workloads wait for: whoever sees to it says so, as often as he likes.
+    pub(crate) fn set_condition(&mut self, condition: BootCondition, holds: bool) {
+        self.tell_engine(Event::Condition { condition, holds });
     }
 
     /// Does what the engine asks for; returns what is known of the result at once.

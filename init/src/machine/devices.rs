@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use config::boot::BootCondition;
+
 use super::signals::Wish;
 use super::{Machine, Role, Source};
 use crate::buttons::PowerButton;
@@ -111,6 +113,15 @@ impl Machine {
             Some(Some(true)) => self.stop(Wish::POWER_BUTTON),
             Some(None) => self.buttons[index] = None,
             _ => {}
+        }
+    }
+
+    /// Takes what a DHCP child tells; workloads may wait for the first address.
+    pub(super) fn read_lease(&mut self, interface: usize) {
+        let was_up = self.network.is_up();
+        self.network.read(interface, &mut self.console);
+        if self.network.is_up() != was_up {
+            self.set_condition(BootCondition::Network, self.network.is_up());
         }
     }
 

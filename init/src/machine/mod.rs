@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use config::boot::{BootPod, BootSpec};
+use config::boot::{BootCondition, BootPod, BootSpec};
 use rustix::event::epoll;
 
 use crate::buttons::PowerButton;
@@ -172,6 +172,8 @@ impl Machine {
         if self.state_is_urgent() {
             self.start_state_keeper();
         }
+        // Nobody is kept from the machine's network yet.
+        self.set_condition(BootCondition::Firewall, true);
         self.tell_engine(Event::Begin);
         loop {
             self.finish_turn();

@@ -91,7 +91,7 @@ impl Machine {
             Source::Uevents => self.read_uevents(),
             Source::Button(index) => self.read_button(index),
             Source::Output(id, stream) => self.read_output(id, stream),
-            Source::Lease(interface) => self.network.read(interface, &mut self.console),
+            Source::Lease(interface) => self.read_lease(interface),
             Source::KernelLog => self.read_kernel_log(),
             Source::StateKeeper => self.read_state_keeper(),
             Source::Log => self.read_log_link(),

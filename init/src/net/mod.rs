@@ -78,6 +78,13 @@ impl Network {
         self.interfaces.is_empty()
     }
 
+    /// Some interface has an address.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        let leases = self.interfaces.iter().map(|interface| &interface.lease);
+        leases.flatten().next().is_some()
+    }
+
     /// Starts the DHCP child of an interface; `None` when it wants none.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::boot::StartLimit;
+use config::boot::{BootCondition, StartLimit};
 
 /// A workload: its place in the boot specification.
 pub type Id = usize;
@@ -74,6 +74,13 @@ pub enum Event {
     PodFailed(PodId, String),
     /// What was left of the pod is removed (or could not be: it is tried again when it is prepared again).
     PodRemoved(PodId),
+    /// The machine has what workloads wait for, or has it no more. It only orders the start: having held once counts.
+    Condition {
+        /// What it is.
+        condition: BootCondition,
+        /// Whether it is there now.
+        holds: bool,
+    },
     /// The machine is to go down.
     Shutdown,
     /// After [`Event::Shutdown`]: it is to go down now, whatever still runs.
@@ -200,6 +207,8 @@ pub enum Notice {
     Killing(Id),
     /// Not even SIGKILL ended it.
     Unkillable(Id),
+    /// It waits long for this alone.
+    WaitsFor(Id, BootCondition),
     /// The first one waits for the second one in vain.
     Blocked(Id, Id, Standing),
     /// It was stopped as asked.

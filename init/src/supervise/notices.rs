@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use config::boot::BootCondition;
+
 use super::event::{Cause, Exit, Next, Notice, Standing, Trouble};
 
 /// Names by id, as the file has them.
@@ -48,6 +50,7 @@ pub fn describe(notice: &Notice, names: Names<'_>) -> String {
         | Notice::NeedIsGone(id, _)
         | Notice::Killing(id)
         | Notice::Unkillable(id)
+        | Notice::WaitsFor(id, _)
         | Notice::Blocked(id, ..)
         | Notice::Stopped(id)
         | Notice::SocketsClosed(id) => {
@@ -78,6 +81,7 @@ fn describe_workload<'a>(notice: &Notice, name: &impl Fn(&usize) -> &'a str) -> 
         }
         Notice::Killing(_) => "did not stop in time: killing it".to_owned(),
         Notice::Unkillable(_) => "does not even end by SIGKILL".to_owned(),
+        Notice::WaitsFor(_, condition) => format!("waits for {}", describe_condition(*condition)),
         Notice::Blocked(_, other, standing) => {
             format!(
                 "waits for {}, {}",
@@ -99,6 +103,13 @@ const fn describe_trouble(trouble: Trouble) -> &'static str {
         Trouble::NotReady => "not ready, and its grace is over",
         Trouble::Watchdog => "its watchdog is silent",
         Trouble::StillThere => "it said that it ends, and did not",
+    }
+}
+
+const fn describe_condition(condition: BootCondition) -> &'static str {
+    match condition {
+        BootCondition::Firewall => "the firewall",
+        BootCondition::Network => "the network",
     }
 }
 
@@ -189,6 +200,10 @@ mod tests {
             (
                 Notice::Blocked(0, 1, Standing::Failed),
                 "workload web waits for web, which failed",
+            ),
+            (
+                Notice::WaitsFor(0, BootCondition::Network),
+                "workload web waits for the network",
             ),
             (
                 Notice::Unhealthy(0, Trouble::Watchdog, true),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::boot::{Check, Kind, Listen, Network, Readiness, Restart};
+use config::boot::{BootCondition, Check, Kind, Listen, Network, Readiness, Restart};
 use config::spec::{Health, RestartPolicy, Spec, Workload};
 
 type Row = (&'static str, String);
@@ -45,7 +45,11 @@ pub(super) fn machine_rows(spec: &Spec) -> Vec<Row> {
 /// What starts the workload, what makes it ready, what is checked, when it starts again.
 pub(super) fn rows(workload: &Workload) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (what, names) in [("after", &workload.after), ("requires", &workload.requires)] {
+    let mut after = workload.after.clone();
+    if workload.conditions.contains(&BootCondition::Network) {
+        after.push("network".to_owned());
+    }
+    for (what, names) in [("after", &after), ("requires", &workload.requires)] {
         if !names.is_empty() {
             rows.push((what, names.join(", ")));
         }

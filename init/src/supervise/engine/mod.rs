@@ -2,7 +2,7 @@
 //!
 //! # States of a workload
 //! - **Waiting**: something that it needs is not there: one that it comes `after` has never been ready (a job: is not
-//!   done), one that it `requires` is not up, or its pod is not made.
+//!   done), one that it `requires` is not up, a condition of the machine has never held, or its pod is not made.
 //! - **Idle**: init listens on its sockets; the first connection starts it. For the others it is up.
 //! - **Starting**: the runtime is setting the container up. It has [`START_LIMIT`] for that.
 //! - **Running**: the command runs. A service is *ready* at once (`started`), when a probe passes (`port`, `health`), or
@@ -15,7 +15,7 @@
 //!
 //! # Transitions
 //! - Waiting → Starting (with sockets: Idle): all that it comes after have been ready once, all that it requires are
-//!   up, its pod is made. Idle → Starting: `Connected`. Idle → Waiting: one that it requires went down.
+//!   up, its conditions have held once, its pod is made. Idle → Starting: `Connected`. Idle → Waiting: one that it requires went down.
 //! - Starting → Running: `Started`. Starting → Cleaning: `StartFailed`, a failure. Starting → Failed: `CannotStart`,
 //!   whatever the restart policy.
 //! - Running → Cleaning: `Exited`. Running → Stopping: it is *unhealthy* (so many failed checks in a row, not ready in its
@@ -49,7 +49,7 @@ mod state;
 
 use std::time::Duration;
 
-use config::boot::{BootPod, BootWorkload};
+use config::boot::{BootCondition, BootPod, BootWorkload};
 
 use super::event::{Action, Event, Id};
 use pods::Pod;
@@ -78,6 +78,8 @@ pub struct Engine {
     workloads: Vec<Workload>,
     pods: Vec<Pod>,
     shutdown_limit: Duration,
+    /// What has held once.
+    conditions_met: Vec<BootCondition>,
     begun: bool,
     all_ready_told: bool,
     /// The machine stops.
@@ -94,6 +96,7 @@ impl Engine {
             workloads: workloads.iter().enumerate().map(workload).collect(),
             pods: pods.iter().enumerate().map(pod).collect(),
             shutdown_limit: settings.shutdown_limit,
+            conditions_met: Vec::new(),
             begun: false,
             all_ready_told: false,
             stop: None,
@@ -144,8 +147,15 @@ impl Engine {
             Event::PodPrepared(pod) => self.on_pod_prepared(pod),
             Event::PodFailed(pod, reason) => self.on_pod_failed(pod, reason, now, actions),
             Event::PodRemoved(pod) => self.on_pod_removed(pod),
+            Event::Condition { condition, holds } => self.on_condition(condition, holds),
             Event::Shutdown => self.begin_shutdown(now, actions),
             Event::Hurry => self.hurry(now),
+        }
+    }
+
+    fn on_condition(&mut self, condition: BootCondition, holds: bool) {
+        if holds && !self.conditions_met.contains(&condition) {
+            self.conditions_met.push(condition);
         }
     }
 
@@ -165,13 +175,9 @@ impl Engine {
             }
             State::Running(_) => self.check_run(id, now, actions),
             State::Stopping { .. } => self.kill(id, now, actions),
+            State::Waiting => self.tell_condition(id, actions),
             // Settling, which follows, starts what has waited long enough.
-            State::BackingOff { .. }
-            | State::Waiting
-            | State::Idle
-            | State::Done
-            | State::Down
-            | State::Failed => {}
+            State::BackingOff { .. } | State::Idle | State::Done | State::Down | State::Failed => {}
         }
     }
 }

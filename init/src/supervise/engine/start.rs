@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use config::boot::{Kind, Readiness};
+use config::boot::{BootCondition, Kind, Readiness};
 
-use super::state::{Run, State, Why};
+use super::state::{Patience, Run, State, Why};
 use super::{Engine, START_LIMIT};
 use crate::supervise::event::{Action, Id, Notice, ProbeKind, Standing, Trouble};
 
 /// When it is told that a workload takes long to become ready.
 const SLOW: Duration = Duration::from_secs(30);
+/// When it is told that a workload waits for the machine.
+const LONG: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Brings all into agreement with what the last event changed: stops what lost something that it needs, starts what
@@ -29,6 +31,7 @@ impl Engine {
             } else {
                 self.workloads[id].state = State::Waiting;
                 self.tell_blocked(id, actions);
+                self.watch_condition(id, now);
             }
         }
         if !self.all_ready_told && self.workloads.iter().all(|workload| workload.was_ready) {
@@ -39,9 +42,19 @@ impl Engine {
 
     /// All that it needs is there, but for its pod.
     pub(super) fn has_its_needs(&self, id: Id) -> bool {
-        let workload = &self.workloads[id];
+        self.unmet_condition(id).is_none() && self.has_other_needs(id)
+    }
+
+    /// All the workloads that it needs are there.
+    fn has_other_needs(&self, id: Id) -> bool {
         let was_ready = |&other: &Id| self.workloads[other].was_ready;
-        workload.after.iter().all(was_ready) && self.missing_requirement(id).is_none()
+        let mut after = self.workloads[id].after.iter();
+        after.all(was_ready) && self.missing_requirement(id).is_none()
+    }
+
+    fn unmet_condition(&self, id: Id) -> Option<BootCondition> {
+        let mut conditions = self.workloads[id].conditions.iter().copied();
+        conditions.find(|condition| !self.conditions_met.contains(condition))
     }
 
     fn can_start(&self, id: Id) -> bool {
@@ -77,6 +90,7 @@ impl Engine {
     fn leave_waiting(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         let workload = &mut self.workloads[id];
         workload.blocked_by = None;
+        workload.tell_condition = Patience::Unused;
         if !workload.has_sockets {
             return self.start(id, now, actions);
         }
@@ -92,6 +106,25 @@ impl Engine {
             deadline: Some(now + START_LIMIT),
         };
         actions.push(Action::Start(id));
+    }
+
+    /// A workload that only waits for the machine has some patience.
+    fn watch_condition(&mut self, id: Id, now: Duration) {
+        let waits = self.unmet_condition(id).is_some() && self.has_other_needs(id);
+        let patience = &mut self.workloads[id].tell_condition;
+        match (waits, *patience) {
+            (false, _) => *patience = Patience::Unused,
+            (true, Patience::Unused) => *patience = Patience::Until(now + LONG),
+            (true, Patience::Until(_) | Patience::Told) => {}
+        }
+    }
+
+    /// Its patience is over.
+    pub(super) fn tell_condition(&mut self, id: Id, actions: &mut Vec<Action>) {
+        self.workloads[id].tell_condition = Patience::Told;
+        if let Some(condition) = self.unmet_condition(id) {
+            actions.push(Action::Tell(Notice::WaitsFor(id, condition)));
+        }
     }
 
     /// Told once for each that it waits for in vain, also when that one itself waits in vain.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use config::boot::{BootPod, BootWorkload, Kind, Readiness, Restart, StartLimit};
+use config::boot::{BootCondition, BootPod, BootWorkload, Kind, Readiness, Restart, StartLimit};
 
 use crate::supervise::backoff::Backoff;
 use crate::supervise::event::{Cause, Exit, Id, PodId, Trouble};
@@ -96,6 +96,7 @@ pub(super) struct Workload {
     pub(super) kind: Kind,
     pub(super) after: Vec<Id>,
     pub(super) requires: Vec<Id>,
+    pub(super) conditions: Vec<BootCondition>,
     pub(super) pod: Option<PodId>,
     pub(super) has_sockets: bool,
     pub(super) readiness: Readiness,
@@ -109,8 +110,19 @@ pub(super) struct Workload {
     pub(super) was_ready: bool,
     /// What it waits for in vain, once that is told.
     pub(super) blocked_by: Option<Id>,
+    /// It waits for a condition alone: when that is told.
+    pub(super) tell_condition: Patience,
     pub(super) backoff: Backoff,
     pub(super) failures: Failures,
+}
+
+/// How long something may last before it is told, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It is not so.
+    Unused,
+    Until(Duration),
+    Told,
 }
 
 impl Failures {
@@ -151,6 +163,7 @@ impl Workload {
             kind: spec.kind,
             after: earlier(&spec.after),
             requires: earlier(&spec.requires),
+            conditions: spec.conditions.clone(),
             pod: pod.and_then(|pod| pods.iter().position(|other| other.name == *pod)),
             has_sockets: !spec.sockets.is_empty(),
             readiness: spec.readiness,
@@ -166,6 +179,7 @@ impl Workload {
             state: State::Waiting,
             was_ready: false,
             blocked_by: None,
+            tell_condition: Patience::Unused,
             backoff: Backoff::new(
                 milliseconds(spec.restart.delay_ms),
                 milliseconds(spec.restart.delay_max_ms),
@@ -177,7 +191,11 @@ impl Workload {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match self.state {
-            State::Waiting | State::Idle | State::Done | State::Down | State::Failed => None,
+            State::Waiting => match self.tell_condition {
+                Patience::Until(at) => Some(at),
+                Patience::Unused | Patience::Told => None,
+            },
+            State::Idle | State::Done | State::Down | State::Failed => None,
             State::Starting { deadline } | State::Cleaning { deadline, .. } => deadline,
             State::Running(run) => {
                 let limit = run.limit.map(|(at, _)| at);

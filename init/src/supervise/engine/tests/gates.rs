@@ -2,6 +2,95 @@
 
 use super::*;
 
+fn holds(condition: BootCondition) -> Event {
+    Event::Condition {
+        condition,
+        holds: true,
+    }
+}
+
+fn waiting_for(name: &str, conditions: &[BootCondition]) -> BootWorkload {
+    BootWorkload {
+        conditions: conditions.to_vec(),
+        ..spec(name, &[])
+    }
+}
+
+#[test]
+fn a_workload_starts_once_all_its_conditions_have_held() {
+    let both = [BootCondition::Firewall, BootCondition::Network];
+    let mut bench = Bench::new(&[waiting_for("web", &both), spec("alone", &[])]);
+    assert_eq!(bench.hear(Event::Begin), [Action::Start(1)]);
+    assert_eq!(bench.hear(holds(BootCondition::Network)), []);
+    // The address is lost again meanwhile: the order is kept all the same.
+    let lost = Event::Condition {
+        condition: BootCondition::Network,
+        holds: false,
+    };
+    assert_eq!(bench.hear(lost.clone()), []);
+    assert_eq!(
+        bench.hear(holds(BootCondition::Firewall)),
+        [Action::Start(0)]
+    );
+    bench.hear(Event::Started(0));
+    assert_eq!(bench.hear(lost), []);
+}
+
+#[test]
+fn a_condition_may_hold_before_the_machine_begins() {
+    let mut bench = Bench::new(&[waiting_for("web", &[BootCondition::Firewall])]);
+    assert_eq!(bench.hear(holds(BootCondition::Firewall)), []);
+    assert_eq!(bench.hear(Event::Begin), [Action::Start(0)]);
+}
+
+#[test]
+fn who_waits_long_for_the_machine_alone_is_told_once() {
+    let web = waiting_for("web", &[BootCondition::Network]);
+    let behind = BootWorkload {
+        after: vec!["web".to_owned()],
+        ..waiting_for("behind", &[BootCondition::Network])
+    };
+    let mut bench = Bench::new(&[web, behind]);
+    assert_eq!(bench.hear(Event::Begin), []);
+    assert_eq!(bench.pass(9_999), []);
+    let told = tell(Notice::WaitsFor(0, BootCondition::Network));
+    assert_eq!(bench.pass(1), [told]);
+    assert_eq!(bench.engine.next_deadline(), None);
+    assert_eq!(bench.pass(60_000), []);
+    assert_eq!(
+        bench.hear(holds(BootCondition::Network)),
+        [Action::Start(0)]
+    );
+}
+
+#[test]
+fn a_pod_is_made_once_the_conditions_of_one_of_its_workloads_hold() {
+    let pod = BootPod {
+        name: "p".to_owned(),
+        hostname: "p".to_owned(),
+        share_pid: false,
+        first_id: None,
+        network: config::boot::Network::Host,
+    };
+    let web = BootWorkload {
+        pod: Some("p".to_owned()),
+        ..waiting_for("web", &[BootCondition::Firewall])
+    };
+    let mut bench = Bench::with_pods(&[web], &[pod]);
+    assert_eq!(bench.hear(Event::Begin), []);
+    assert_eq!(
+        bench.hear(holds(BootCondition::Firewall)),
+        [Action::PreparePod(0)]
+    );
+}
+
+#[test]
+fn a_machine_that_stops_does_not_wait_for_conditions() {
+    let mut bench = Bench::new(&[waiting_for("web", &[BootCondition::Network])]);
+    bench.hear(Event::Begin);
+    assert_eq!(bench.hear(Event::Shutdown), [Action::AllStopped]);
+}
+
 #[test]
 fn a_job_that_is_done_opens_the_way_for_what_comes_after_it() {
     let mut bench = Bench::new(&[job("migrate", &[]), spec("web", &["migrate"])]);

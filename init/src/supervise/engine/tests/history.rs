@@ -37,6 +37,8 @@ struct World {
     processes: Vec<Process>,
     /// The pods that are being made, are made, are being removed.
     pods: Vec<[bool; 3]>,
+    /// The conditions that have held.
+    held: Vec<BootCondition>,
     stopping: bool,
     stopped: bool,
 }
@@ -71,6 +73,8 @@ fn random_workload(n: u64, pods: &[BootPod], random: &mut Random) -> BootWorkloa
     };
     spec.after = some(random);
     spec.requires = some(random);
+    let conditions = [BootCondition::Firewall, BootCondition::Network].into_iter();
+    spec.conditions = conditions.filter(|_| random.one_in(3)).collect();
     if spec.kind == Kind::Service {
         spec.restart.when = [Restart::Always, Restart::OnFailure, Restart::Never]
             [usize::try_from(random.below(3)).unwrap()];
@@ -199,6 +203,11 @@ impl World {
             workload.pod.is_none_or(|pod| self.pods[pod][1]),
             "started without its pod"
         );
+        let mut conditions = workload.conditions.iter();
+        assert!(
+            conditions.all(|condition| self.held.contains(condition)),
+            "started before the machine was ready for it"
+        );
         process.starting = true;
         process.watched = false;
         match self.random.below(64) {
@@ -276,6 +285,12 @@ impl World {
                 was_there
             }
             Event::PodRemoved(pod) => std::mem::take(&mut self.pods[pod][2]),
+            Event::Condition { condition, holds } => {
+                if holds {
+                    self.held.push(condition);
+                }
+                true
+            }
             Event::Shutdown => {
                 self.stopping = true;
                 true
@@ -328,9 +343,15 @@ fn live(seed: u64) {
         ],
         processes: vec![Process::default(); specs.len()],
         pods: vec![[false; 3]; pods.len()],
+        held: Vec::new(),
         stopping: false,
         stopped: false,
     };
+    for condition in [BootCondition::Firewall, BootCondition::Network] {
+        for holds in [false, true, false] {
+            world.later(bench.now, Event::Condition { condition, holds });
+        }
+    }
     for _ in 0..20_000 {
         world.pending.sort_by_key(|(at, _)| *at);
         let tick = bench.engine.next_deadline();

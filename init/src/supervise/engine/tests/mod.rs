@@ -21,6 +21,7 @@ fn spec(name: &str, after: &[&str]) -> BootWorkload {
         network: config::boot::Network::Host,
         io: None,
         requires: Vec::new(),
+        conditions: Vec::new(),
         pod: None,
         sockets: Vec::new(),
         volumes: Vec::new(),
