@@ -4,6 +4,8 @@
 //! the kernel goes through rustix's safe calls. Nothing is decided in this module.
 #![allow(unsafe_code, reason = "the one place for what no safe crate offers")]
 
+pub mod netlink;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;

@@ -10,7 +10,7 @@ use crate::buttons::PowerButton;
 use crate::console::now;
 use crate::initramfs::corruption_message;
 use crate::kernel_log::KernelLog;
-use crate::net::netlink::Link;
+use crate::net::netlink::Ethernet;
 use crate::uevent::{Uevent, UeventSocket};
 use crate::{modules, readahead};
 
@@ -38,7 +38,7 @@ impl Machine {
 
     /// What no workload waits for gets its drivers when the boot is over; a network is waited for.
     pub(super) fn ask_for_missing_drivers(&mut self) {
-        if Link::find(None).is_none() {
+        if Ethernet::find(None).is_none() {
             self.hotplug.want_all();
         }
     }

@@ -11,7 +11,10 @@ use super::client::{Client, Output};
 use super::message::{self, Grant, Identity};
 use crate::console::now;
 use crate::net::lease::{Lease, Message};
-use crate::net::netlink::{Link, LinkMonitor, Netlink, Route};
+use crate::net::netlink::address::Address;
+use crate::net::netlink::monitor::group;
+use crate::net::netlink::route::{Origin, Route};
+use crate::net::netlink::{Ethernet, Monitor, Socket, link};
 use crate::sys;
 
 const SERVER_PORT: u16 = 67;
@@ -35,7 +38,7 @@ pub fn run(device: Option<&str>) -> i32 {
 fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
     let link = wait_for_link(device)?;
     let mut interface = Interface {
-        netlink: Netlink::open()?,
+        netlink: Socket::open()?,
         link,
         bound: None,
     };
@@ -76,18 +79,18 @@ fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
 }
 
 /// Waits for the interface and its carrier, by the kernel's word.
-fn wait_for_link(device: Option<&str>) -> io::Result<Link> {
-    let monitor = LinkMonitor::open()?;
+fn wait_for_link(device: Option<&str>) -> io::Result<Ethernet> {
+    let mut monitor = Monitor::open(group::LINK)?;
     let missing = format!("waiting for the interface {}", device.unwrap_or("(any)"));
-    let link = wait_until(&monitor, &missing, || Link::find(device));
-    Netlink::open()?.bring_up(link.index)?;
+    let link = wait_until(&mut monitor, &missing, || Ethernet::find(device));
+    Socket::open()?.request(&link::bring_up(link.index))?;
     let missing = format!("waiting for the carrier of {}", link.name);
-    wait_until(&monitor, &missing, || link.has_carrier().then_some(()));
+    wait_until(&mut monitor, &missing, || link.has_carrier().then_some(()));
     Ok(link)
 }
 
 /// Looks at once and after each change of a link. What is missing for long is told once.
-fn wait_until<T>(monitor: &LinkMonitor, missing: &str, look: impl Fn() -> Option<T>) -> T {
+fn wait_until<T>(monitor: &mut Monitor, missing: &str, look: impl Fn() -> Option<T>) -> T {
     let mut tell_at = Some(now() + PATIENCE);
     loop {
         if let Some(found) = look() {
@@ -121,8 +124,8 @@ fn open_socket(device: &str) -> io::Result<UdpSocket> {
 
 /// The interface with the address that it has by this client.
 struct Interface {
-    netlink: Netlink,
-    link: Link,
+    netlink: Socket,
+    link: Ethernet,
     bound: Option<Grant>,
 }
 
@@ -164,11 +167,14 @@ impl Interface {
             self.unbind();
         }
         let index = self.link.index;
-        self.netlink
-            .set_address(index, grant.address, grant.prefix, grant.seconds)?;
-        for route in routes_of(&grant) {
-            self.netlink.set_route(index, &route, grant.address)?;
-        }
+        let address = Address {
+            valid: grant.seconds,
+            preferred: grant.seconds,
+            ..Address::new(index, grant.address.into(), grant.prefix)
+        };
+        let mut requests = vec![address.set()];
+        requests.extend(routes_of(&grant, index).iter().map(Route::set));
+        self.netlink.request_all(&requests)?;
         let lease = lease_of(&self.link.name, &grant);
         let known = self
             .bound
@@ -183,15 +189,14 @@ impl Interface {
     /// The kernel removes the routes with the address.
     fn unbind(&mut self) {
         if let Some(old) = self.bound.take() {
-            let _ = self
-                .netlink
-                .remove_address(self.link.index, old.address, old.prefix);
+            let address = Address::new(self.link.index, old.address.into(), old.prefix);
+            let _ = self.netlink.request(&address.remove());
         }
     }
 }
 
 /// Routes on the link come first: routers may stand behind them.
-fn routes_of(grant: &Grant) -> Vec<Route> {
+fn routes_of(grant: &Grant, index: u32) -> Vec<Route> {
     let mask = u32::MAX
         .checked_shl(32 - u32::from(grant.prefix))
         .unwrap_or(0);
@@ -202,10 +207,10 @@ fn routes_of(grant: &Grant) -> Vec<Route> {
         .map(|&(destination, prefix, router)| {
             let gateway = (!router.is_unspecified()).then_some(router);
             Route {
-                destination,
-                prefix,
-                gateway,
+                gateway: gateway.map(Into::into),
+                source: Some(grant.address.into()),
                 on_link: gateway.is_some_and(|router| !is_near(router)),
+                ..Route::new(index, destination.into(), prefix, Origin::Dhcp)
             }
         })
         .collect();
@@ -270,7 +275,7 @@ mod tests {
             renewal: None,
             rebinding: None,
         };
-        let routes = routes_of(&grant);
+        let routes = routes_of(&grant, 2);
         assert_eq!(routes[0].gateway, None);
         assert!(
             routes
