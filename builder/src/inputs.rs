@@ -194,7 +194,7 @@ impl Sources<'_> {
         let watchdog = WATCHDOG_MODULES.into_iter().filter(|name| {
             spec.watchdog_timeout.is_some() && kernel.modules.files.contains_key(*name)
         });
-        let wants_secrets = spec.workloads.iter().any(|w| !w.secrets.is_empty());
+        let wants_secrets = spec.secret_names().next().is_some();
         let secrets = Some(SECRETS_MODULE)
             .filter(|name| wants_secrets && kernel.modules.files.contains_key(*name));
         let stages = [
@@ -202,6 +202,7 @@ impl Sources<'_> {
                 .into_iter()
                 .chain(INITRD_MODULES)
                 .chain(spec.state_size.map(|_| QUOTA_MODULE))
+                .chain(spec.interfaces.iter().filter_map(|i| i.link.module()))
                 .chain(names(&spec.initrd_modules))
                 .chain(watchdog)
                 .chain(secrets)

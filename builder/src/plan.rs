@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use config::Spec;
 use config::boot::{
-    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootHealth, BootInterface, BootPod, BootPort, BootRestart,
-    BootSocket, BootSpec, BootState, BootWorkload, DRIVERS_PATH, INITRD_DRIVERS_PATH,
-    STATE_TEMPLATE_PATH,
+    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootHealth, BootPod, BootPort, BootRestart, BootSocket,
+    BootSpec, BootState, BootWorkload, DRIVERS_PATH, INITRD_DRIVERS_PATH, STATE_TEMPLATE_PATH,
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
 use config::spec::{HardwareProfile, Health};
@@ -228,15 +227,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
         watchdog_s: spec
             .watchdog_timeout
             .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
-        interfaces: spec
-            .interfaces
-            .iter()
-            .map(|i| BootInterface {
-                label: i.label.clone(),
-                device: i.device.clone(),
-                dhcp: i.dhcp,
-            })
-            .collect(),
+        interfaces: spec.interfaces.clone(),
         pods: spec
             .pods
             .iter()

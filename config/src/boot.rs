@@ -6,9 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 mod confinement;
+mod interface;
 mod supervision;
 
 pub use confinement::*;
+pub use interface::*;
 pub use supervision::*;
 
 /// Where the builder puts the file and init finds it.
@@ -66,6 +68,17 @@ pub struct BootSpec {
     pub workloads: Vec<BootWorkload>,
 }
 
+impl BootSpec {
+    /// The names of the secrets that workloads and interfaces ask for, with repetitions.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let workloads = self.workloads.iter().flat_map(|workload| &workload.secrets);
+        let interfaces = self.interfaces.iter();
+        workloads
+            .map(|secret| secret.name.as_str())
+            .chain(interfaces.flat_map(|interface| interface.link.secret_names()))
+    }
+}
+
 /// The state partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,18 +113,6 @@ pub struct BootLog {
     pub size: u64,
     /// The most bytes in memory.
     pub memory: u64,
-}
-
-/// One network interface of the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BootInterface {
-    /// The name in the file, e.g. `uplink`; used in messages.
-    pub label: String,
-    /// The kernel's interface name; `None`: the first interface that is not loopback, by index.
-    pub device: Option<String>,
-    /// Configure by DHCPv4 (RFC 2131).
-    pub dhcp: bool,
 }
 
 /// One workload: an OCI bundle in the root and how init keeps it.

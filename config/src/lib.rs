@@ -9,6 +9,7 @@ pub mod boot;
 mod condition;
 pub mod diagnostic;
 pub mod ending;
+mod interface;
 pub mod linux;
 pub mod log;
 pub mod manifest;

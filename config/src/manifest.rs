@@ -13,6 +13,10 @@ use toml::Spanned;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 
+mod interface;
+
+pub use interface::*;
+
 /// A text with its place.
 pub type Text = Spanned<String>;
 
@@ -134,15 +138,6 @@ pub struct Network {
     pub hostname: Option<Text>,
     #[serde(default)]
     pub interface: BTreeMap<Text, Interface>,
-}
-
-/// `[network.interface.LABEL]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Interface {
-    pub device: Option<Text>,
-    #[serde(default)]
-    pub dhcp: bool,
 }
 
 /// `[pod.NAME]`.

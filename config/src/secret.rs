@@ -57,7 +57,7 @@ fn parse(from: &manifest::Secret) -> Parsed<Secret> {
 }
 
 /// 1 to 28 letters, digits, `.`, `_` and `-`, and no dot at the beginning.
-fn secret_name(text: &Text) -> Parsed<String> {
+pub(crate) fn secret_name(text: &Text) -> Parsed<String> {
     let name = text.get_ref();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let valid = (1..=LONGEST_NAME).contains(&name.len())

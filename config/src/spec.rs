@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::boot::{BootLog, OnDamage, Protocol};
+use crate::boot::{BootInterface, BootLog, OnDamage, Protocol};
 use crate::condition;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::ending::{self, FAILURE_WORD, FailurePolicy};
+use crate::interface;
 use crate::log;
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
@@ -73,7 +74,7 @@ pub struct Spec {
     /// The hostname.
     pub hostname: String,
     /// Network interfaces.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<BootInterface>,
     /// Pods.
     pub pods: Vec<Pod>,
     /// Sockets that init listens on.
@@ -112,17 +113,6 @@ pub enum KernelSource {
         /// The folder of modules, `…/lib/modules/RELEASE`.
         modules: Text,
     },
-}
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// Its label in the file.
-    pub label: String,
-    /// The kernel's name; `None`: the first that is not loopback.
-    pub device: Option<String>,
-    /// Configured by DHCPv4.
-    pub dhcp: bool,
 }
 
 impl Spec {
@@ -190,13 +180,22 @@ impl Spec {
             hostname: mistakes
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),
-            interfaces: interfaces(&manifest.network, &mut mistakes),
+            interfaces: interface::interfaces(&manifest.network.interface, &mut mistakes),
             pods,
             sockets,
             workloads,
             name,
         };
         mistakes.none_or(spec)
+    }
+
+    /// The names of the secrets that workloads and interfaces ask for, with repetitions.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let workloads = self.workloads.iter().flat_map(|workload| &workload.secrets);
+        let interfaces = self.interfaces.iter();
+        workloads
+            .map(|secret| secret.name.as_str())
+            .chain(interfaces.flat_map(|interface| interface.link.secret_names()))
     }
 }
 
@@ -342,56 +341,6 @@ fn state_size(text: &Text) -> Parsed<u64> {
         .hint("32MiB is the least: ext4 needs room for its journal"));
     }
     Ok(size.next_multiple_of(1 << 20))
-}
-
-fn interfaces(network: &manifest::Network, mistakes: &mut Mistakes) -> Vec<Interface> {
-    let listed = by_place(&network.interface);
-    if listed.is_empty() {
-        return vec![Interface {
-            label: "uplink".to_owned(),
-            device: None,
-            dhcp: true,
-        }];
-    }
-    let unnamed = listed
-        .iter()
-        .filter(|(_, interface)| interface.device.is_none())
-        .count();
-    if unnamed > 1 {
-        let (label, _) = listed[listed.len() - 1];
-        mistakes.push(
-            Diagnostic::at(label.span(), "more than one interface without `device`")
-                .hint("name the kernel's interface of each, as in device = \"eth1\""),
-        );
-    }
-    listed
-        .into_iter()
-        .filter_map(|(label, interface)| {
-            Some(Interface {
-                label: mistakes.take(value::dns_label(label, "label"))?,
-                device: mistakes.take_some(interface.device.as_ref(), device_name),
-                dhcp: interface.dhcp,
-            })
-        })
-        .collect()
-}
-
-/// A kernel interface name: 1 to 15 bytes (IFNAMSIZ) without `/`, `:` and blanks.
-fn device_name(text: &Text) -> Parsed<String> {
-    let name = text.get_ref();
-    let valid = (1..=15).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !b"/:".contains(&b))
-        && name != "."
-        && name != "..";
-    if valid {
-        return Ok(name.clone());
-    }
-    Err(
-        Diagnostic::at(text.span(), format!("`{name}` is no interface name"))
-            .hint("1 to 15 characters, as in \"eth0\""),
-    )
 }
 
 /// Workloads share the machine's network, so neither a published nor a listened port may be taken twice.

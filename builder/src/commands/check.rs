@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 mod confinement;
+mod interfaces;
 mod supervision;
 
 use config::boot::{OnDamage, Protocol};
@@ -72,17 +73,7 @@ fn describe(spec: &Spec) -> String {
         line(&mut out, 2, what, &value);
     }
     for interface in &spec.interfaces {
-        let device = interface.device.as_deref().unwrap_or("first interface");
-        line(
-            &mut out,
-            2,
-            "network",
-            &format!(
-                "{}: {device}{}",
-                interface.label,
-                if interface.dhcp { ", DHCPv4" } else { "" }
-            ),
-        );
+        line(&mut out, 2, "network", &interfaces::describe(interface));
     }
     for (what, value) in supervision::machine_rows(spec) {
         line(&mut out, 2, what, &value);

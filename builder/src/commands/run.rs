@@ -131,12 +131,7 @@ fn options(
         .sum();
     options.exit_when_ready = arguments.exit_when_ready;
     options.cache = Some(cache.to_owned());
-    let asked: Vec<&str> = spec
-        .workloads
-        .iter()
-        .flat_map(|w| &w.secrets)
-        .map(|secret| secret.name.as_str())
-        .collect();
+    let asked: Vec<&str> = spec.secret_names().collect();
     options.extra_args = secrets::arguments(&asked, &arguments.secrets)?;
     Ok(options)
 }

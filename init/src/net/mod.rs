@@ -13,7 +13,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use config::boot::{BootInterface, BootSpec};
+use config::boot::{BootInterface, BootLink, BootSpec};
 use rustix::pipe::PipeFlags;
 
 use crate::children;
@@ -98,7 +98,11 @@ impl Network {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
         let mut command = children::command();
-        command.arg("dhcp").args(&interface.spec.device);
+        let device = match &interface.spec.link {
+            BootLink::Found(found) => found.device.as_ref(),
+            _ => Some(&interface.spec.label),
+        };
+        command.arg("dhcp").args(device);
         let pid = children::spawn(command.stdout(write))?;
         interface.pipe = Some(read);
         interface.splitter = LineSplitter::default();
