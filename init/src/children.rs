@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::SELF;
 use crate::log;
 use crate::modules::modprobe;
-use crate::net::dhcp;
+use crate::net::uplink;
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
@@ -38,8 +38,7 @@ pub fn spawn(command: &mut Command) -> io::Result<i32> {
 #[must_use]
 pub fn run(arguments: &[String]) -> i32 {
     match arguments.split_first() {
-        Some((word, [])) if word == "dhcp" => dhcp::run::run(None),
-        Some((word, [device])) if word == "dhcp" => dhcp::run::run(Some(device)),
+        Some((word, [])) if word == "uplink" => uplink::run(),
         Some((word, rest)) if word == "probe" => probe::run(rest),
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),
@@ -55,7 +54,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for words in ["", "dhcp eth0 eth1", "probe", "log /state/log", "reboot"] {
+        for words in ["", "uplink eth0", "probe", "log /state/log", "reboot"] {
             let arguments: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
             assert_eq!(run(&arguments), 2, "{words}");
         }

@@ -81,7 +81,11 @@ fn prepare_mounts(console: &mut Console) {
     }
 }
 
-fn read_spec() -> Result<BootSpec, String> {
+/// What this machine is.
+///
+/// # Errors
+/// When there is no such file, or one of another format.
+pub fn read_spec() -> Result<BootSpec, String> {
     let bytes = fs::read(BOOT_SPEC_PATH)
         .map_err(|error| format!("cannot read {BOOT_SPEC_PATH}: {error}"))?;
     let spec: BootSpec =

@@ -35,7 +35,7 @@ fn unused_port() -> u16 {
 fn without_being_pid_1_it_says_what_it_is() {
     for arguments in [
         &[][..],
-        &["dhcp", "eth0", "more"],
+        &["uplink", "eth0"],
         &["probe"],
         &["probe", "once", "9000", "1", "tcp", "70000"],
     ] {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use config::boot::BootCondition;
-
 use super::signals::Wish;
 use super::{Machine, Role, Source};
 use crate::buttons::PowerButton;
@@ -33,6 +31,7 @@ impl Machine {
                 self.start_state_keeper();
             }
         }
+        self.network.end_boot(now());
         self.journal.begin(now());
     }
 
@@ -113,34 +112,6 @@ impl Machine {
             Some(Some(true)) => self.stop(Wish::POWER_BUTTON),
             Some(None) => self.buttons[index] = None,
             _ => {}
-        }
-    }
-
-    /// Takes what a DHCP child tells; workloads may wait for the first address.
-    pub(super) fn read_lease(&mut self, interface: usize) {
-        let was_up = self.network.is_up();
-        self.network.read(interface, &mut self.console);
-        if self.network.is_up() != was_up {
-            self.set_condition(BootCondition::Network, self.network.is_up());
-        }
-    }
-
-    pub(super) fn start_dhcp(&mut self, interface: usize) {
-        if self.stopping.is_some() {
-            return;
-        }
-        match self.network.start(interface) {
-            Ok(Some(pid)) => {
-                self.children.insert(pid, Role::Dhcp(interface));
-                if let Some(pipe) = self.network.pipe(interface) {
-                    let _ = self.watch(Source::Lease(interface), pipe);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                self.console.say(format_args!("cannot start DHCP: {error}"));
-                self.network.on_exit(interface, now(), &mut self.console);
-            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod actions;
 mod devices;
+mod network;
 mod output;
 mod pods;
 mod reaping;
@@ -30,6 +31,7 @@ use crate::listen::Listener;
 use crate::log::batch::Batch;
 use crate::log::journal::Journal;
 use crate::net::Network;
+use crate::net::helper::Task;
 use crate::shutdown;
 use crate::state::State;
 use crate::supervise::engine::{Engine, Settings};
@@ -165,15 +167,14 @@ impl Machine {
             self.add_button(button);
         }
         self.ask_for_missing_drivers();
-        for interface in 0..self.network.len() {
-            self.start_dhcp(interface);
-        }
+        self.start_network();
         self.take_kernel_log();
         if self.state_is_urgent() {
             self.start_state_keeper();
         }
-        // Nobody is kept from the machine's network yet.
-        self.set_condition(BootCondition::Firewall, true);
+        if !self.network.has(Task::Fabric) {
+            self.set_condition(BootCondition::Firewall, true);
+        }
         self.tell_engine(Event::Begin);
         loop {
             self.finish_turn();

@@ -61,9 +61,7 @@ impl Machine {
             Some(Role::MakePod(pod)) => self.on_pod_made(pod, exit),
             Some(Role::RemovePod(pod)) => self.tell_engine(Event::PodRemoved(pod)),
             Some(Role::FirstOfPod(pod)) => self.on_pod_lost(pod, exit),
-            Some(Role::Dhcp(interface)) => {
-                self.network.on_exit(interface, now(), &mut self.console)
-            }
+            Some(Role::Network(index)) => self.on_network_exit(index, exit),
             Some(Role::StateKeeper) => self.state_keeper.on_exit(now()),
             Some(Role::Log) => self.on_log_exit(exit),
             None => self.remember_early_exit(pid, exit),

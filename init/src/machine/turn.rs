@@ -50,9 +50,7 @@ impl Machine {
         {
             self.stop_is_late();
         }
-        for interface in self.network.due(now) {
-            self.start_dhcp(interface);
-        }
+        self.start_network();
         self.wake_notify_sockets(now);
         self.keep_log(now);
         if let Some(watchdog) = &mut self.watchdog {
@@ -91,7 +89,7 @@ impl Machine {
             Source::Uevents => self.read_uevents(),
             Source::Button(index) => self.read_button(index),
             Source::Output(id, stream) => self.read_output(id, stream),
-            Source::Lease(interface) => self.read_lease(interface),
+            Source::Network(index) => self.read_network(index),
             Source::KernelLog => self.read_kernel_log(),
             Source::StateKeeper => self.read_state_keeper(),
             Source::Log => self.read_log_link(),

@@ -1,49 +1,41 @@
-//! The network as PID 1 sees it: one DHCP child an interface, and the files that workloads read names by.
+//! The network as PID 1 sees it: children that do everything, and the lines that they tell.
 //!
-//! PID 1 parses no packets: the child does, and sends lines ([`lease::Message`]) through a pipe. A child that
-//! dies is started again with a growing delay; its address stays until then.
+//! PID 1 parses no packets and nobody's JSON: a child does ([`helper::Task`]), and sends lines ([`message::Message`])
+//! through a pipe. What the children tell each other is a file ([`facts`]).
 
 pub mod dhcp;
-pub mod lease;
+pub mod facts;
+pub mod helper;
+pub mod message;
 pub mod netlink;
+pub mod uplink;
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use config::boot::{BootInterface, BootLink, BootSpec};
-use rustix::pipe::PipeFlags;
+use config::boot::BootSpec;
 
-use crate::children;
 use crate::console::Console;
-use crate::lines::LineSplitter;
-use crate::supervise::backoff::Backoff;
+use crate::supervise::event::Exit;
 use crate::sys::{self, Stage};
-use lease::{Lease, Message};
+use helper::{Helper, Task};
+use message::Message;
 
 /// Where the files that workloads mount are.
 pub const FILES: &str = "/run/coracle/etc";
-const RESOLV_CONF: &str = "/run/coracle/etc/resolv.conf";
+/// What workloads with the machine's network read name servers from.
+pub const RESOLV_CONF: &str = "/run/coracle/etc/resolv.conf";
 const HOSTS: &str = "/run/coracle/etc/hosts";
 
-/// One interface with its child.
-#[derive(Debug)]
-struct Interface {
-    spec: BootInterface,
-    lease: Option<Lease>,
-    child: Option<i32>,
-    pipe: Option<OwnedFd>,
-    splitter: LineSplitter,
-    backoff: Backoff,
-    start_at: Option<Duration>,
-}
-
-/// All interfaces.
+/// The children, and what is known by them.
 #[derive(Debug)]
 pub struct Network {
-    interfaces: Vec<Interface>,
+    helpers: Vec<Helper>,
+    /// The interfaces that have an address, by their names in the file.
+    bound: BTreeSet<String>,
     was_bound: bool,
 }
 
@@ -51,169 +43,146 @@ impl Network {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(spec: &BootSpec) -> Self {
-        let interface = |spec: &BootInterface| Interface {
-            spec: spec.clone(),
-            lease: None,
-            child: None,
-            pipe: None,
-            splitter: LineSplitter::default(),
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
-            start_at: None,
-        };
         Self {
-            interfaces: spec.interfaces.iter().map(interface).collect(),
+            helpers: tasks(spec).into_iter().map(Helper::new).collect(),
+            bound: BTreeSet::new(),
             was_bound: false,
         }
     }
 
-    /// How many interfaces the machine has.
+    /// Whether there is such a child at all.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.interfaces.len()
-    }
-
-    /// The machine has no network.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.interfaces.is_empty()
+    pub fn has(&self, task: Task) -> bool {
+        self.helpers.iter().any(|helper| helper.task == task)
     }
 
     /// Some interface has an address.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        let leases = self.interfaces.iter().map(|interface| &interface.lease);
-        leases.flatten().next().is_some()
-    }
-
-    /// Starts the DHCP child of an interface; `None` when it wants none.
-    ///
-    /// # Errors
-    /// When there is no pipe or no process to be had.
-    pub fn start(&mut self, index: usize) -> io::Result<Option<i32>> {
-        let interface = &mut self.interfaces[index];
-        interface.start_at = None;
-        if !interface.spec.dhcp {
-            return Ok(None);
-        }
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
-        let mut command = children::command();
-        let device = match &interface.spec.link {
-            BootLink::Found(found) => found.device.as_ref(),
-            _ => Some(&interface.spec.label),
-        };
-        command.arg("dhcp").args(device);
-        let pid = children::spawn(command.stdout(write))?;
-        interface.pipe = Some(read);
-        interface.splitter = LineSplitter::default();
-        interface.child = Some(pid);
-        Ok(Some(pid))
-    }
-
-    /// The pipe on which the child tells.
-    #[must_use]
-    pub fn pipe(&self, index: usize) -> Option<BorrowedFd<'_>> {
-        self.interfaces.get(index)?.pipe.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Takes what the child told.
-    pub fn read(&mut self, index: usize, console: &mut Console) {
-        let Some(interface) = self.interfaces.get_mut(index) else {
-            return;
-        };
-        let Some(pipe) = &interface.pipe else { return };
-        let mut buffer = [0_u8; 4096];
-        let size = match rustix::io::read(pipe, &mut buffer) {
-            Ok(size) => size,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
-            Err(_) => 0,
-        };
-        if size == 0 {
-            interface.pipe = None;
-            return;
-        }
-        let mut messages = Vec::new();
-        interface
-            .splitter
-            .push(&buffer[..size], |line| messages.push(Message::parse(line)));
-        for message in messages.into_iter().flatten() {
-            self.on_message(index, message, console);
-        }
-    }
-
-    fn on_message(&mut self, index: usize, message: Message, console: &mut Console) {
-        let interface = &mut self.interfaces[index];
-        let label = interface.spec.label.clone();
-        match message {
-            Message::Bound(lease) => {
-                console.say(format_args!("network {label} {}", lease.describe()));
-                interface.backoff.reset();
-                interface.lease = Some(lease);
-                self.write_resolv_conf(console);
-                if !std::mem::replace(&mut self.was_bound, true) {
-                    sys::mark(Stage::Network);
-                    console.say("stage network");
-                }
-            }
-            Message::Lost => {
-                console.say(format_args!("network {label}: the lease is over"));
-                interface.lease = None;
-                self.write_resolv_conf(console);
-            }
-            Message::Note(text) => console.say(format_args!("network {label}: {text}")),
-        }
-    }
-
-    fn write_resolv_conf(&self, console: &mut Console) {
-        let leases: Vec<&Lease> = self
-            .interfaces
-            .iter()
-            .filter_map(|interface| interface.lease.as_ref())
-            .collect();
-        if let Err(error) = overwrite(RESOLV_CONF, &resolv_conf(&leases)) {
-            console.say(format_args!("cannot write {RESOLV_CONF}: {error}"));
-        }
-    }
-
-    /// The child ended: it is started again after a delay.
-    pub fn on_exit(&mut self, index: usize, now: Duration, console: &mut Console) {
-        let interface = &mut self.interfaces[index];
-        interface.child = None;
-        let delay = interface.backoff.next_delay();
-        interface.start_at = Some(now + delay);
-        let label = &interface.spec.label;
-        console.say(format_args!(
-            "network {label}: DHCP ended; restarting in {} s",
-            delay.as_secs_f64()
-        ));
+        !self.bound.is_empty()
     }
 
     /// When [`Network::due`] will have something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.interfaces
-            .iter()
-            .filter_map(|interface| interface.start_at)
-            .min()
+        self.helpers.iter().filter_map(Helper::start_at).min()
     }
 
-    /// The interfaces whose child is to be started now.
+    /// The children that are to be started now.
     #[must_use]
     pub fn due(&self, now: Duration) -> Vec<usize> {
-        let is_due = |index: &usize| self.interfaces[*index].start_at.is_some_and(|at| at <= now);
-        (0..self.interfaces.len()).filter(is_due).collect()
+        let is_due = |index: &usize| self.helpers[*index].start_at().is_some_and(|at| at <= now);
+        (0..self.helpers.len()).filter(is_due).collect()
     }
 
-    /// Stops the children.
-    pub fn stop(&mut self) {
-        for pid in self
-            .interfaces
-            .iter_mut()
-            .filter_map(|interface| interface.child.take())
-        {
-            let _ = sys::kill(pid, libc::SIGTERM);
+    /// Starts a child; returns its process id.
+    ///
+    /// # Errors
+    /// When there is no pipe or no process to be had.
+    pub fn start(&mut self, index: usize, now: Duration) -> io::Result<i32> {
+        self.helpers[index].start(now)
+    }
+
+    /// The pipe on which a child tells.
+    #[must_use]
+    pub fn pipe(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.helpers.get(index)?.pipe()
+    }
+
+    /// The boot is over: what no workload waited for begins.
+    pub fn end_boot(&mut self, now: Duration) {
+        for helper in &mut self.helpers {
+            helper.end_boot(now);
         }
     }
+
+    /// Takes what a child told.
+    pub fn read(&mut self, index: usize, console: &mut Console) {
+        let Some(helper) = self.helpers.get_mut(index) else {
+            return;
+        };
+        let word = helper.task.word();
+        for message in helper.read() {
+            self.on_message(word, message, console);
+        }
+    }
+
+    fn on_message(&mut self, word: &str, message: Message, console: &mut Console) {
+        self.update(&message);
+        match message {
+            Message::Bound { label, text } => {
+                console.say(format_args!("network {label} {text}"));
+                if !std::mem::replace(&mut self.was_bound, true) {
+                    sys::mark(Stage::Network);
+                    console.say("stage network");
+                }
+            }
+            Message::Lost { label } => console.say(format_args!("network {label} lost")),
+            Message::Changed => self.tell_facts(),
+            Message::Note(text) => console.say(format_args!("{word}: {text}")),
+        }
+    }
+
+    fn update(&mut self, message: &Message) {
+        match message {
+            Message::Bound { label, .. } => drop(self.bound.insert(label.clone())),
+            Message::Lost { label } => drop(self.bound.remove(label)),
+            Message::Changed | Message::Note(_) => {}
+        }
+    }
+
+    fn tell_facts(&self) {
+        let readers = self
+            .helpers
+            .iter()
+            .filter(|helper| helper.task.wants_facts());
+        readers.for_each(|helper| helper.signal(libc::SIGHUP));
+    }
+
+    /// A child ended; returns its task if it is done, else it is started again after a delay.
+    pub fn on_exit(
+        &mut self,
+        index: usize,
+        exit: Exit,
+        now: Duration,
+        console: &mut Console,
+    ) -> Option<Task> {
+        // Its last words may be in the pipe still.
+        while self.pipe(index).is_some() && self.has_more(index) {
+            self.read(index, console);
+        }
+        let helper = &mut self.helpers[index];
+        let Some(delay) = helper.on_exit(exit, now) else {
+            return Some(helper.task);
+        };
+        let word = helper.task.word();
+        console.say(format_args!(
+            "{word} ended ({exit:?}); restarting in {} s",
+            delay.as_secs_f64()
+        ));
+        None
+    }
+
+    fn has_more(&self, index: usize) -> bool {
+        self.pipe(index)
+            .is_some_and(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0))
+    }
+
+    /// Asks the children to end: `uplink` gives back what it has on loan.
+    pub fn stop(&mut self) {
+        for helper in &self.helpers {
+            helper.signal(libc::SIGTERM);
+        }
+    }
+}
+
+/// The children that a machine has.
+fn tasks(spec: &BootSpec) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    if !spec.interfaces.is_empty() {
+        tasks.push(Task::Uplink);
+    }
+    tasks
 }
 
 /// Makes `resolv.conf` (empty until there is a lease) and `hosts`, which workloads mount.
@@ -230,7 +199,10 @@ pub fn prepare_files(hostname: &str) -> io::Result<()> {
 }
 
 /// Writes in place: workloads have this very file mounted, so it must never be replaced by another.
-fn overwrite(path: &str, text: &str) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn overwrite(path: &str, text: &str) -> io::Result<()> {
     fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -239,39 +211,48 @@ fn overwrite(path: &str, text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
 }
 
-/// resolv.conf(5) takes three name servers.
-fn resolv_conf(leases: &[&Lease]) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    if let Some(domain) = leases.iter().find_map(|lease| lease.domain.as_ref()) {
-        let _ = writeln!(text, "search {domain}");
-    }
-    for server in leases.iter().flat_map(|lease| &lease.dns).take(3) {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+
+    fn network(tasks: &[Task]) -> Network {
+        Network {
+            helpers: tasks.iter().copied().map(Helper::new).collect(),
+            bound: BTreeSet::new(),
+            was_bound: true,
+        }
+    }
 
     #[test]
-    fn resolv_conf_has_three_servers_at_most() {
-        let lease = Lease {
-            device: "eth0".to_owned(),
-            address: Ipv4Addr::new(10, 0, 2, 15),
-            prefix: 24,
-            gateway: None,
-            dns: (1..=2).map(|last| Ipv4Addr::new(10, 0, 2, last)).collect(),
-            domain: Some("example.org".to_owned()),
-            seconds: 60,
+    fn children_begin_at_once_but_for_the_late_ones() {
+        let mut network = network(&[Task::Fabric, Task::Ntp, Task::Uplink]);
+        assert_eq!(network.due(Duration::ZERO), [0, 2]);
+        assert!(network.has(Task::Ntp) && !network.has(Task::Resolver));
+        network.end_boot(Duration::from_secs(9));
+        assert_eq!(network.due(Duration::from_secs(9)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_network_is_up_while_any_interface_is_bound() {
+        let mut network = network(&[Task::Uplink]);
+        let bound = |label: &str| Message::Bound {
+            label: label.to_owned(),
+            text: "eth0".to_owned(),
         };
-        let text = resolv_conf(&[&lease, &lease]);
-        let servers = "nameserver 10.0.2.1\nnameserver 10.0.2.2\nnameserver 10.0.2.1\n";
-        assert_eq!(text, format!("search example.org\n{servers}"));
-        assert_eq!(resolv_conf(&[]), "");
+        let lost = |label: &str| Message::Lost {
+            label: label.to_owned(),
+        };
+        for (message, is_up) in [
+            (Message::Changed, false),
+            (bound("a"), true),
+            (bound("b"), true),
+            (lost("a"), true),
+            (lost("b"), false),
+            (lost("b"), false),
+        ] {
+            network.update(&message);
+            assert_eq!(network.is_up(), is_up, "{message}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The DHCP child's loop: socket, interface and pipe around [`Client`].
+//! The DHCP client's loop: socket and interface around [`Client`].
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::client::{Client, Output};
+use super::lease::{Lease, Told};
 use super::message::{self, Grant, Identity};
 use crate::console::now;
-use crate::net::lease::{Lease, Message};
 use crate::net::netlink::address::Address;
 use crate::net::netlink::monitor::group;
 use crate::net::netlink::route::{Origin, Route};
@@ -22,22 +22,17 @@ const CLIENT_PORT: u16 = 68;
 /// When it is told that a device or its carrier is missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs the client for `device` (`None`: the first Ethernet interface) until it is killed or fails; returns
-/// the exit status.
-#[must_use]
-pub fn run(device: Option<&str>) -> i32 {
-    match serve(device) {
-        Ok(never) => match never {},
-        Err(error) => {
-            tell(&Message::Note(format!("DHCP failed: {error}")));
-            1
-        }
-    }
-}
+/// Whom the client tells what it has.
+type Tell<'a> = &'a dyn Fn(Told);
 
-fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
-    let link = wait_for_link(device)?;
+/// Runs the client for `device` (`None`: the first Ethernet interface) until it fails.
+///
+/// # Errors
+/// What keeps it from going on.
+pub fn serve(device: Option<&str>, tell: Tell<'_>) -> io::Result<std::convert::Infallible> {
+    let link = wait_for_link(device, tell)?;
     let mut interface = Interface {
+        tell,
         netlink: Socket::open()?,
         link,
         bound: None,
@@ -79,18 +74,25 @@ fn serve(device: Option<&str>) -> io::Result<std::convert::Infallible> {
 }
 
 /// Waits for the interface and its carrier, by the kernel's word.
-fn wait_for_link(device: Option<&str>) -> io::Result<Ethernet> {
+fn wait_for_link(device: Option<&str>, tell: Tell<'_>) -> io::Result<Ethernet> {
     let mut monitor = Monitor::open(group::LINK)?;
     let missing = format!("waiting for the interface {}", device.unwrap_or("(any)"));
-    let link = wait_until(&mut monitor, &missing, || Ethernet::find(device));
+    let link = wait_until(&mut monitor, &missing, tell, || Ethernet::find(device));
     Socket::open()?.request(&link::bring_up(link.index))?;
     let missing = format!("waiting for the carrier of {}", link.name);
-    wait_until(&mut monitor, &missing, || link.has_carrier().then_some(()));
+    wait_until(&mut monitor, &missing, tell, || {
+        link.has_carrier().then_some(())
+    });
     Ok(link)
 }
 
 /// Looks at once and after each change of a link. What is missing for long is told once.
-fn wait_until<T>(monitor: &mut Monitor, missing: &str, look: impl Fn() -> Option<T>) -> T {
+fn wait_until<T>(
+    monitor: &mut Monitor,
+    missing: &str,
+    tell: Tell<'_>,
+    look: impl Fn() -> Option<T>,
+) -> T {
     let mut tell_at = Some(now() + PATIENCE);
     loop {
         if let Some(found) = look() {
@@ -98,7 +100,7 @@ fn wait_until<T>(monitor: &mut Monitor, missing: &str, look: impl Fn() -> Option
         }
         if tell_at.is_some_and(|at| at <= now()) {
             tell_at = None;
-            tell(&Message::Note(missing.to_owned()));
+            tell(Told::Note(missing.to_owned()));
         }
         monitor.wait(PATIENCE);
     }
@@ -123,13 +125,14 @@ fn open_socket(device: &str) -> io::Result<UdpSocket> {
 }
 
 /// The interface with the address that it has by this client.
-struct Interface {
+struct Interface<'a> {
+    tell: Tell<'a>,
     netlink: Socket,
     link: Ethernet,
     bound: Option<Grant>,
 }
 
-impl Interface {
+impl Interface<'_> {
     /// What fails here is told and tried again by the client's own repetition.
     fn perform(&mut self, output: Output, socket: &UdpSocket, identity: &Identity, seconds: u16) {
         let result = match output {
@@ -146,15 +149,12 @@ impl Interface {
             Output::Bound(grant) => self.bind(grant),
             Output::Lost => {
                 self.unbind();
-                tell(&Message::Lost);
+                (self.tell)(Told::Lost);
                 Ok(())
             }
         };
         if let Err(error) = result {
-            tell(&Message::Note(format!(
-                "DHCP on {}: {error}",
-                self.link.name
-            )));
+            (self.tell)(Told::Note(format!("DHCP on {}: {error}", self.link.name)));
         }
     }
 
@@ -181,7 +181,7 @@ impl Interface {
             .replace(grant)
             .map(|old| lease_of(&self.link.name, &old));
         if known.as_ref() != Some(&lease) {
-            tell(&Message::Bound(lease));
+            (self.tell)(Told::Bound(lease));
         }
         Ok(())
     }
@@ -231,12 +231,6 @@ fn lease_of(device: &str, grant: &Grant) -> Lease {
         domain: grant.domain.clone(),
         seconds: grant.seconds,
     }
-}
-
-/// One line to PID 1. A pipe that nobody reads means that PID 1 wants nothing more.
-fn tell(message: &Message) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{message}").and_then(|()| out.flush());
 }
 
 /// Never blocks: a machine that just started may have little entropy, and these numbers guard nothing.
