@@ -8,6 +8,7 @@ pub mod facts;
 pub mod helper;
 pub mod message;
 pub mod netlink;
+pub mod resolver;
 pub mod uplink;
 
 use std::collections::BTreeSet;
