@@ -73,6 +73,8 @@ pub enum Action {
     },
     /// Close the flight's socket.
     Close(u64),
+    /// Close a client's connection: it sends what no client may.
+    HangUp(u64),
 }
 
 /// Where the numbers of questions come from.
@@ -152,7 +154,7 @@ impl Forwarder {
     ) -> Vec<Action> {
         let query = match question::parse(bytes) {
             Ok(query) => query,
-            Err(Refusal::Ignored) => return Vec::new(),
+            Err(Refusal::Ignored) => return ignore(client),
             Err(Refusal::Told(envelope, code)) => {
                 return vec![Action::Reply(client, answer::refuse(&envelope, code))];
             }
@@ -183,7 +185,7 @@ impl Forwarder {
                 *other == client && asked.envelope.id == query.envelope.id
             };
             if flight.waiters.iter().any(is_same) {
-                return Vec::new();
+                return ignore(client);
             }
         }
         let is_full = known.is_none() && self.flights.len() >= MOST_FLIGHTS;
@@ -353,6 +355,14 @@ impl Forwarder {
         self.deadlines.remove(&(flight.deadline, number));
         self.tcp_count -= usize::from(flight.transport == Transport::Tcp);
         Some(flight)
+    }
+}
+
+/// There will be no answer to this, which a connection would wait for.
+fn ignore(client: Client) -> Vec<Action> {
+    match client.via {
+        Via::Udp(_) => Vec::new(),
+        Via::Tcp(number) => vec![Action::HangUp(number)],
     }
 }
 

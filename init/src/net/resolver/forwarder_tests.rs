@@ -103,6 +103,7 @@ fn query_of(actions: &[Action]) -> (u64, Vec<u8>) {
 fn words(actions: &[Action]) -> Words {
     let word = |action: &Action| match action {
         Action::Close(_) => "close".to_owned(),
+        Action::HangUp(_) => "hang up".to_owned(),
         Action::Ask {
             server, transport, ..
         } => format!("ask {} {transport:?}", server.ip()),
@@ -124,6 +125,12 @@ fn the_machines_names_are_answered_at_once_and_strangers_not_at_all() {
     let stranger = bench.question([192, 0, 2, 9], 1, &question("shop", Rtype::A, None));
     assert_eq!(words(&stranger), ["1 REFUSED 0"]);
     assert_eq!(bench.question(WEB, 1, b"garbage"), []);
+    let client = Client {
+        address: (WEB, 1).into(),
+        via: Via::Tcp(9),
+    };
+    let actions = bench.with(|it, now, random| it.question(client, b"garbage", now, random));
+    assert_eq!(actions, [Action::HangUp(9)]);
 }
 
 #[test]
@@ -289,7 +296,7 @@ fn no_packet_of_a_client_or_a_server_does_harm() {
     for round in 0..20_000_u32 {
         let rtype = [Rtype::A, Rtype::TXT, Rtype::ANY, Rtype::CNAME][scramble(&mut state) % 4];
         let mut bytes = question(names[scramble(&mut state) % 4], rtype, Some(1232));
-        if scramble(&mut state) % 3 > 0 {
+        if !scramble(&mut state).is_multiple_of(3) {
             mutate(&mut bytes, &mut state);
         }
         let actions = bench.question(WEB, 1, &bytes);
@@ -303,7 +310,7 @@ fn no_packet_of_a_client_or_a_server_does_harm() {
                     mutate(&mut bytes, &mut state);
                     bench.with(|it, now, random| it.answer(flight, &bytes, now, random));
                 }
-                Action::Close(_) => {}
+                Action::Close(_) | Action::HangUp(_) => {}
             }
         }
         if round % 16 == 0 {

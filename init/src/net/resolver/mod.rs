@@ -5,16 +5,22 @@
 //! [`forwarder`], which does no input or output; [`server`] is the loop around it. Everything is bounded: the answers that
 //! are kept, the questions under way, each client's share of them, connections and what is buffered for them.
 //!
-//! It is no resolver of its own (RFC 8499: a forwarder) and checks no signatures: it passes them on to clients that ask for
-//! them, and never says that it has checked any. Names are not put in random case towards the name servers: servers that
-//! give back another case are still in use, and a random number of a question comes with a random port for each.
+//! It is a forwarder (RFC 9499 §6) and checks no signatures: it passes them on to clients that ask for them, and never
+//! says that it has checked any. Names are not put in random case towards the name servers: some give back another
+//! case, and each question has a random number and a random port.
 
 pub mod answer;
 pub mod cache;
+pub mod connection;
 pub mod flight;
 pub mod forwarder;
+pub mod frames;
 pub mod names;
 pub mod question;
+pub mod run;
+pub mod server;
+pub mod settings;
+pub mod socket;
 pub mod upstream;
 
 /// The most bytes of a datagram in both directions, which no usual path cuts into fragments.

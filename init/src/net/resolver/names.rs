@@ -19,7 +19,7 @@ use super::question::Key;
 const LIFE: Ttl = Ttl::from_secs(30);
 
 /// A workload or pod with a network of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Member {
     /// Its IPv4 address.
     pub address: Ipv4Addr,
