@@ -3,7 +3,7 @@
 //! Nothing of an image's labels or annotations gets in here; only what the machine's file and the image's own
 //! process settings say.
 
-use config::boot::{NOTIFY_SOCKET, Network, Readiness, SECRETS_DIR, notify_path, socket_path};
+use config::boot::{NOTIFY_SOCKET, Readiness, SECRETS_DIR, notify_path, socket_path};
 use config::spec::{IDS, SECRETS_PATH, Workload};
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ pub fn config_json(
 /// Own ones, but for those that the pod has made.
 fn namespaces(workload: &Workload, share_pid: bool) -> Vec<Value> {
     let user = workload.first_id.is_some();
-    let network = workload.network == Network::None;
+    let network = workload.network.is_separate();
     let kinds = [
         ("mount", "mnt", true, false),
         ("cgroup", "cgroup", true, false),

@@ -213,6 +213,10 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
         version: spec.version.clone(),
         epoch,
         hostname: spec.hostname.clone(),
+        hostname_fixed: spec.hostname_fixed,
+        dns: spec.settings.dns.clone(),
+        search: spec.settings.search.clone(),
+        ntp: spec.settings.ntp.clone(),
         modules: paths(&inputs.root_modules),
         late_modules: paths(&inputs.late_modules),
         drivers: !inputs.drivers.all.modules.is_empty(),
@@ -228,6 +232,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
             .watchdog_timeout
             .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
         interfaces: spec.interfaces.clone(),
+        fabric: None,
         pods: spec
             .pods
             .iter()
@@ -273,8 +278,10 @@ fn boot_workload(input: &WorkloadInput) -> BootWorkload {
             .ports
             .iter()
             .map(|p| BootPort {
+                address: p.address,
                 published: p.published,
                 target: p.target,
+                count: p.count,
                 protocol: p.protocol,
             })
             .collect(),

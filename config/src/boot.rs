@@ -3,14 +3,18 @@
 //! Everything that needs thought is resolved at build time; this file holds only what init has to *do*.
 //! It is trusted because it lies in the dm-verity-checked root, so it refuses nothing but another format.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 mod confinement;
 mod interface;
+mod network;
 mod supervision;
 
 pub use confinement::*;
 pub use interface::*;
+pub use network::*;
 pub use supervision::*;
 
 /// Where the builder puts the file and init finds it.
@@ -44,6 +48,15 @@ pub struct BootSpec {
     pub epoch: i64,
     /// What `sethostname(2)` gets.
     pub hostname: String,
+    /// The file says so: what DHCP tells does not count.
+    pub hostname_fixed: bool,
+    /// Name servers in place of those that the networks tell; none: those that they tell.
+    pub dns: Vec<IpAddr>,
+    /// Search domains in place of those that the networks tell; none: those that they tell.
+    pub search: Vec<String>,
+    /// Time servers, by name or address, in place of those that the networks tell; `None`: those that they tell, else
+    /// the world's. An empty list: the clock is left alone.
+    pub ntp: Option<Vec<String>>,
     /// Absolute paths of kernel modules in the root, in load order (dependencies first).
     pub modules: Vec<String>,
     /// The same for modules that no workload waits for: loaded once all workloads are ready, or after some seconds.
@@ -60,6 +73,8 @@ pub struct BootSpec {
     pub watchdog_s: Option<u32>,
     /// The network interfaces, in the order of the file.
     pub interfaces: Vec<BootInterface>,
+    /// The firewall and the workloads' links; `None`: there is neither.
+    pub fabric: Option<BootFabric>,
     /// The pods, in the order of the file.
     pub pods: Vec<BootPod>,
     /// The sockets, in the order of the file.
@@ -199,14 +214,18 @@ pub struct BootSecret {
     pub optional: bool,
 }
 
-/// A port of a workload.
+/// A port of a workload, or several in a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootPort {
-    /// The port that the outside reaches.
+    /// The machine's address at which the outside reaches it, maybe unspecified: all of that family; `None`: all.
+    pub address: Option<IpAddr>,
+    /// The first port of the machine that the outside reaches.
     pub published: u16,
-    /// The port that the workload listens on.
+    /// The first port that the workload listens on.
     pub target: u16,
+    /// How many ports in a row, at least 1.
+    pub count: u16,
     /// Transport.
     pub protocol: Protocol,
 }

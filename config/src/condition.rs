@@ -19,15 +19,6 @@ pub(crate) fn workloads_of(names: &[Text]) -> Vec<String> {
     workloads.map(|name| name.get_ref().clone()).collect()
 }
 
-/// A workload or pod with the name of a condition could not be told from it.
-pub(crate) fn check(name: &Text, what: &str, mistakes: &mut Mistakes) {
-    if is_one(name) {
-        let message = format!("`{NETWORK}`: no {what} can have this name");
-        let hint = "choose another one: after = [\"network\"] waits for the machine's network";
-        mistakes.push(Diagnostic::at(name.span(), message).hint(hint));
-    }
-}
-
 /// What the file asks for. A condition only orders the start: nothing is stopped when an address goes away.
 pub(crate) fn asked_for(from: &manifest::Workload, mistakes: &mut Mistakes) -> Vec<BootCondition> {
     for name in from.requires.iter().filter(|name| is_one(name)) {
@@ -46,6 +37,6 @@ pub(crate) fn asked_for(from: &manifest::Workload, mistakes: &mut Mistakes) -> V
 pub(crate) const fn implied(network: Network) -> Option<BootCondition> {
     match network {
         Network::None => None,
-        Network::Host => Some(BootCondition::Firewall),
+        Network::Own | Network::Host => Some(BootCondition::Firewall),
     }
 }

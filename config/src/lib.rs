@@ -14,6 +14,7 @@ pub mod linux;
 pub mod log;
 pub mod manifest;
 mod mistakes;
+pub mod network;
 mod order;
 pub mod pod;
 mod secret;

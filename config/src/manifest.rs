@@ -7,8 +7,10 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
@@ -44,6 +46,8 @@ pub struct Manifest {
     pub watchdog: Option<Watchdog>,
     #[serde(default)]
     pub network: Network,
+    #[serde(default)]
+    pub firewall: Firewall,
     #[serde(default)]
     pub pod: BTreeMap<Text, Pod>,
     #[serde(default)]
@@ -136,8 +140,79 @@ pub struct Watchdog {
 #[serde(deny_unknown_fields)]
 pub struct Network {
     pub hostname: Option<Text>,
+    pub dns: Option<Spanned<Vec<Text>>>,
+    pub search: Option<Spanned<Vec<Text>>>,
+    pub ntp: Option<Spanned<Vec<Text>>>,
+    #[serde(default)]
+    pub addresses: Vec<Text>,
+    #[serde(default)]
+    pub named: BTreeMap<Text, NamedNetwork>,
     #[serde(default)]
     pub interface: BTreeMap<Text, Interface>,
+}
+
+/// `[network.named.NAME]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedNetwork {
+    #[serde(default)]
+    pub internal: bool,
+}
+
+/// `[firewall]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firewall {
+    pub inbound: Option<Text>,
+    pub ping: Option<bool>,
+    #[serde(default)]
+    pub allow: Vec<Allow>,
+}
+
+/// An entry of `[firewall] allow`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    pub ports: Text,
+    pub protocol: Option<Text>,
+    #[serde(default)]
+    pub from: Vec<Text>,
+    pub interface: Option<Text>,
+}
+
+/// A word, or several in an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OneOrMore {
+    /// A word by itself.
+    One(String),
+    /// An array of words.
+    More(Vec<Text>),
+}
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = OneOrMore;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<OneOrMore, E> {
+                Ok(OneOrMore::One(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<OneOrMore, A::Error> {
+                let mut all = Vec::new();
+                while let Some(word) = words.next_element()? {
+                    all.push(word);
+                }
+                Ok(OneOrMore::More(all))
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
 }
 
 /// `[pod.NAME]`.
@@ -147,7 +222,8 @@ pub struct Pod {
     pub hostname: Option<Text>,
     #[serde(default)]
     pub share_pid: bool,
-    pub network: Option<Text>,
+    pub network: Option<Spanned<OneOrMore>>,
+    pub reach: Option<Spanned<Vec<Text>>>,
     pub user_namespace: Option<Text>,
 }
 
@@ -193,7 +269,8 @@ pub struct Workload {
     pub pids: Option<Spanned<i64>>,
     pub open_files: Option<Spanned<i64>>,
     pub io: Option<Io>,
-    pub network: Option<Text>,
+    pub network: Option<Spanned<OneOrMore>>,
+    pub reach: Option<Spanned<Vec<Text>>>,
     pub user_namespace: Option<Text>,
     #[serde(default)]
     pub connect: BTreeMap<Text, Text>,
@@ -362,6 +439,12 @@ fn type_hint(found: &str, expected: &str) -> Option<&'static str> {
         }
         ("sequence", "a map") => {
             Some("write single brackets and a name of its own, as in [workload.web]")
+        }
+        (_, "struct NamedNetwork") => {
+            Some("each network has a name: write [network.named.NAME] above its keys")
+        }
+        (_, "a string or an array of strings") => {
+            Some("put it in quotes, as in \"own\" or [\"front\", \"back\"]")
         }
         (_, "a string") => Some("put it in quotes"),
         (_, "a sequence") => Some("put it in brackets, as in [\"one\", \"two\"]"),

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::boot::Network;
-use crate::condition;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
+use crate::network::{self, Membership};
 use crate::value;
 use crate::workload::confinement;
 
@@ -23,12 +23,15 @@ pub struct Pod {
     pub first_id: Option<u32>,
     /// Whose network they have.
     pub network: Network,
+    /// The networks that they are on; none unless the network is their own.
+    pub networks: Vec<String>,
 }
 
 impl Pod {
     pub(crate) fn new(name: &Text, from: &manifest::Pod, mistakes: &mut Mistakes) -> Self {
         mistakes.take(value::dns_label(name, "pod name"));
-        condition::check(name, "pod", mistakes);
+        network::refuse_reserved(name, "pod", mistakes);
+        let membership = Membership::new(from.network.as_ref(), mistakes);
         Self {
             name: name.get_ref().clone(),
             hostname: mistakes
@@ -39,9 +42,8 @@ impl Pod {
                 .take_some(from.user_namespace.as_ref(), confinement::user_namespace)
                 .unwrap_or(true)
                 .then_some(confinement::IDS),
-            network: mistakes
-                .take_some(from.network.as_ref(), confinement::network)
-                .unwrap_or(Network::Host),
+            network: membership.network,
+            networks: membership.networks,
         }
     }
 }

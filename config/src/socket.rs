@@ -10,7 +10,6 @@ use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::value::{self, Parsed};
-use crate::workload::Workload;
 
 /// The connections that may wait if the file does not say.
 const DEFAULT_BACKLOG: u32 = 128;
@@ -94,6 +93,15 @@ fn listen(text: &Text, mode: u16) -> Parsed<Listen> {
             format!("`{whole}` has the unknown protocol `{other}`"),
         )
         .hint(suggest(other, ["tcp", "udp"]))),
+    }
+}
+
+/// Port and transport of a text that [`Socket::new`] takes.
+pub(crate) fn listens_on(text: &Text) -> Option<(u16, Protocol)> {
+    match listen(text, DEFAULT_MODE).ok()? {
+        Listen::Tcp { port, .. } => Some((port, Protocol::Tcp)),
+        Listen::Udp { port, .. } => Some((port, Protocol::Udp)),
+        Listen::Unix { .. } => None,
     }
 }
 
@@ -215,54 +223,6 @@ fn shut_out(
     );
     let hint = "leave it out: whoever has no `connect` of it does not see the socket anyway";
     Some(Diagnostic::at(mode.span(), what).hint(hint))
-}
-
-/// No two sockets listen in one place, and none where a workload of the machine's network listens.
-pub(crate) fn check_places(
-    sockets: &[Socket],
-    workloads: &[Workload],
-    manifest: &Manifest,
-    mistakes: &mut Mistakes,
-) {
-    for (at, socket) in sockets.iter().enumerate() {
-        let Some((address, port, protocol)) = socket.endpoint() else {
-            continue;
-        };
-        let same_place = |other: &&Socket| {
-            other.endpoint().is_some_and(|(a, p, transport)| {
-                p == port && transport == protocol && overlap(a, address)
-            })
-        };
-        let listens = |workload: &&Workload| {
-            let mut ports = workload.ports.iter();
-            ports.any(|p| p.protocol == protocol && (p.target == port || p.published == port))
-        };
-        let taken = match sockets[..at].iter().find(same_place) {
-            Some(other) => Some(format!("socket `{}`", other.name)),
-            None => workloads
-                .iter()
-                .find(listens)
-                .map(|workload| format!("workload `{}`", workload.name)),
-        };
-        let table = manifest.socket.get(socket.name.as_str());
-        if let (Some(taken), Some(table)) = (taken, table) {
-            mistakes.push(
-                Diagnostic::at(
-                    table.listen.span(),
-                    format!(
-                        "`{}`: {taken} has port {port} already",
-                        table.listen.get_ref()
-                    ),
-                )
-                .hint("let one of them listen elsewhere"),
-            );
-        }
-    }
-}
-
-/// Whether both can not be bound to one port.
-fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    one == other || one.is_unspecified() || other.is_unspecified()
 }
 
 #[cfg(test)]

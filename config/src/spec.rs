@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::boot::{BootInterface, BootLog, OnDamage, Protocol};
+use crate::boot::{BootInterface, BootLog, OnDamage};
 use crate::condition;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 use crate::ending::{self, FAILURE_WORD, FailurePolicy};
@@ -12,6 +12,7 @@ use crate::interface;
 use crate::log;
 use crate::manifest::{self, Manifest, Text};
 use crate::mistakes::Mistakes;
+use crate::network::{Fabric, Firewall, Settings, check_claims};
 use crate::order::start_order;
 use crate::pod::{self, Pod};
 pub use crate::secret::SECRETS_PATH;
@@ -73,6 +74,14 @@ pub struct Spec {
     pub watchdog_timeout: Option<Duration>,
     /// The hostname.
     pub hostname: String,
+    /// The file names it, so that nothing else does.
+    pub hostname_fixed: bool,
+    /// What the file fixes of the machine's network.
+    pub settings: Settings,
+    /// What of the machine itself the outside reaches.
+    pub firewall: Firewall,
+    /// The workloads' networks.
+    pub fabric: Fabric,
     /// Network interfaces.
     pub interfaces: Vec<BootInterface>,
     /// Pods.
@@ -134,14 +143,16 @@ impl Spec {
             .into_iter()
             .map(|(name, pod)| Pod::new(name, pod, &mut mistakes))
             .collect();
-        check_ports(&workloads, &manifest.workload, &mut mistakes);
         pod::check_members(&manifest, &mut mistakes);
         socket::check_owners(&manifest, &mut mistakes);
-        socket::check_places(&sockets, &workloads, &manifest, &mut mistakes);
         check_volumes(&manifest, &mut mistakes);
         let mut workloads = order_workloads(workloads, &manifest, &mut mistakes);
         confinement::assign(&mut pods, &mut workloads, &manifest, &mut mistakes);
         socket::check_connections(&manifest, &mut mistakes);
+        let fabric = Fabric::new(&manifest, &workloads, &pods, &mut mistakes);
+        check_claims(&fabric, &workloads, &sockets, &manifest, &mut mistakes);
+        let interfaces = interface::interfaces(&manifest.network.interface, &mut mistakes);
+        let labels: Vec<String> = interfaces.iter().map(|i| i.label.clone()).collect();
         let hardware = mistakes
             .take_some(manifest.hardware.profile.as_ref(), hardware_profile)
             .unwrap_or(HardwareProfile::Vm);
@@ -180,7 +191,11 @@ impl Spec {
             hostname: mistakes
                 .take_some(manifest.network.hostname.as_ref(), value::hostname)
                 .unwrap_or_else(|| name.clone()),
-            interfaces: interface::interfaces(&manifest.network.interface, &mut mistakes),
+            hostname_fixed: manifest.network.hostname.is_some(),
+            settings: Settings::new(&manifest.network, &mut mistakes),
+            firewall: Firewall::new(&manifest, &labels, &mut mistakes),
+            fabric,
+            interfaces,
             pods,
             sockets,
             workloads,
@@ -200,7 +215,7 @@ impl Spec {
 }
 
 /// A table's entries in the order of the file.
-fn by_place<T>(table: &BTreeMap<Text, T>) -> Vec<(&Text, &T)> {
+pub(crate) fn by_place<T>(table: &BTreeMap<Text, T>) -> Vec<(&Text, &T)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries
@@ -341,46 +356,6 @@ fn state_size(text: &Text) -> Parsed<u64> {
         .hint("32MiB is the least: ext4 needs room for its journal"));
     }
     Ok(size.next_multiple_of(1 << 20))
-}
-
-/// Workloads share the machine's network, so neither a published nor a listened port may be taken twice.
-fn check_ports(
-    workloads: &[Workload],
-    table: &BTreeMap<Text, manifest::Workload>,
-    mistakes: &mut Mistakes,
-) {
-    let mut published: BTreeMap<(u16, Protocol), &str> = BTreeMap::new();
-    let mut targets: BTreeMap<(u16, Protocol), &str> = BTreeMap::new();
-    for workload in workloads {
-        let texts = table
-            .get(workload.name.as_str())
-            .map_or(&[][..], |w| &w.ports);
-        for (text, port) in texts
-            .iter()
-            .filter_map(|text| Some((text, value::port(text).ok()?)))
-        {
-            if let Some(other) = published.insert((port.published, port.protocol), &workload.name) {
-                mistakes.push(
-                    Diagnostic::at(
-                        text.span(),
-                        format!(
-                            "`{}`: port {} is published by `{other}` already",
-                            text.get_ref(),
-                            port.published
-                        ),
-                    )
-                    .hint("publish each port once"),
-                );
-            }
-            match targets.insert((port.target, port.protocol), &workload.name) {
-                Some(other) if other != workload.name => mistakes.push(
-                    Diagnostic::at(text.span(), format!("`{}`: `{other}` listens on port {} already", text.get_ref(), port.target))
-                        .hint("workloads share the machine's network in this version: let one of them listen elsewhere"),
-                ),
-                _ => {}
-            }
-        }
-    }
 }
 
 fn on_damage(text: &Text) -> Parsed<OnDamage> {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::boot::Protocol;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::Text;
+use crate::network::port_number;
 
 /// A parser's answer.
 pub type Parsed<T> = Result<T, Diagnostic>;
@@ -196,57 +196,6 @@ pub fn absolute_path(text: &Text) -> Parsed<String> {
     } else {
         Err(wrong(text, "is no plain absolute path", hint))
     }
-}
-
-/// A published port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
-    /// The port that the outside reaches, never 0.
-    pub published: u16,
-    /// The port that the workload listens on, never 0.
-    pub target: u16,
-    /// Transport.
-    pub protocol: Protocol,
-}
-
-/// A port such as `8080:80` or `53:53/udp`: published, then the workload's own.
-///
-/// # Errors
-/// Other forms, ports out of 1 to 65535, an unknown protocol.
-pub fn port(text: &Text) -> Parsed<Port> {
-    let form =
-        "write \"PUBLISHED:TARGET\" with ports from 1 to 65535, as in \"8080:80\" or \"53:53/udp\"";
-    let (ports, protocol) = match text.get_ref().split_once('/') {
-        None => (text.get_ref().as_str(), Protocol::Tcp),
-        Some((ports, "tcp")) => (ports, Protocol::Tcp),
-        Some((ports, "udp")) => (ports, Protocol::Udp),
-        Some((_, other)) => {
-            return Err(wrong(
-                text,
-                format!("has the unknown protocol `{other}`"),
-                suggest(other, ["tcp", "udp"]),
-            ));
-        }
-    };
-    let parts: Vec<&str> = ports.split(':').collect();
-    let [published, target] = parts[..] else {
-        return Err(wrong(text, "is no pair of ports", form));
-    };
-    match (port_number(published), port_number(target)) {
-        (Some(published), Some(target)) => Ok(Port {
-            published,
-            target,
-            protocol,
-        }),
-        _ => Err(wrong(text, "is no pair of ports", form)),
-    }
-}
-
-/// A port from 1 to 65535 in plain decimal digits.
-fn port_number(text: &str) -> Option<u16> {
-    let digits =
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    text.parse::<u16>().ok().filter(|_| digits)
 }
 
 /// A TCP health check's target, `80` or `:80`.
@@ -459,34 +408,6 @@ mod tests {
                 .unwrap()
                 .contains("`my-web`")
         );
-    }
-
-    #[test]
-    fn ports_are_pairs_of_numbers() {
-        assert_eq!(
-            port(&text("8080:80")).unwrap(),
-            Port {
-                published: 8080,
-                target: 80,
-                protocol: Protocol::Tcp
-            }
-        );
-        assert_eq!(port(&text("53:53/udp")).unwrap().protocol, Protocol::Udp);
-        for bad in [
-            "80",
-            "0:80",
-            "80:0",
-            "65536:80",
-            "8080:80/sctp",
-            "a:b",
-            "1:2:3",
-            "+80:80",
-            "080:80",
-            " 1:2",
-            "",
-        ] {
-            assert!(port(&text(bad)).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub fn make_arguments(pod: &BootPod) -> Vec<String> {
         pod.name.clone(),
         pod.hostname.clone(),
         or_dash(pod.first_id.map(|id| id.to_string())),
-        or_dash((pod.network == Network::None).then(|| "network".to_owned())),
+        or_dash(pod.network.is_separate().then(|| "network".to_owned())),
         or_dash(pod.share_pid.then(|| "pid".to_owned())),
     ]
 }

@@ -7,7 +7,7 @@ mod confinement;
 mod interfaces;
 mod supervision;
 
-use config::boot::{OnDamage, Protocol};
+use config::boot::OnDamage;
 use config::ending::FailureAction;
 use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
@@ -108,15 +108,11 @@ fn describe_workload(out: &mut String, workload: &Workload) {
         rows.push(("command", command.join(" ")));
     }
     for port in &workload.ports {
-        let protocol = if port.protocol == Protocol::Udp {
-            "/udp"
-        } else {
-            ""
-        };
-        rows.push((
-            "port",
-            format!("{} leads to {}{protocol}", port.published, port.target),
-        ));
+        let mut target = port.target.to_string();
+        if port.count > 1 {
+            target = format!("{target}-{}", port.last_target());
+        }
+        rows.push(("port", format!("{port} leads to {target}")));
     }
     for volume in &workload.volumes {
         rows.push((

@@ -194,8 +194,11 @@ fn published(spec: &BootSpec) -> Vec<Forward> {
             check,
         };
         for port in &workload.ports {
-            let check = http_check(workload, port.target);
-            forwards.push(forward(port.published, port.target, port.protocol, check));
+            for step in 0..port.count {
+                let target = port.target + step;
+                let check = http_check(workload, target);
+                forwards.push(forward(port.published + step, target, port.protocol, check));
+            }
         }
         let own = |socket: &&BootSocket| workload.sockets.contains(&socket.name);
         for socket in spec.sockets.iter().filter(own) {

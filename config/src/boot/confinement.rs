@@ -1,16 +1,6 @@
-//! What a workload shares with the machine, and what it may use of its disks.
+//! What a workload may use of the machine's disks.
 
 use serde::{Deserialize, Serialize};
-
-/// Whose network a workload has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// The machine's.
-    Host,
-    /// Its own or its pod's, with nothing but the loopback interface.
-    None,
-}
 
 /// What a workload may use of the disks that hold the root and the state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

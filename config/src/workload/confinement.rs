@@ -1,5 +1,7 @@
 //! What a workload shares with the machine: its ids, its network.
 
+use toml::Spanned;
+
 use crate::boot::Network;
 use crate::condition;
 use crate::diagnostic::{Diagnostic, suggest};
@@ -11,18 +13,6 @@ use crate::workload::Workload;
 
 /// How many ids a user namespace has: all that 16 bits count.
 pub const IDS: u32 = 65_536;
-
-/// `host` or `none`.
-pub(crate) fn network(text: &Text) -> Parsed<Network> {
-    match text.get_ref().as_str() {
-        "host" => Ok(Network::Host),
-        "none" => Ok(Network::None),
-        other => Err(
-            Diagnostic::at(text.span(), format!("`{other}` is no network"))
-                .hint(suggest(other, ["host", "none"])),
-        ),
-    }
-}
 
 /// Whether the user namespace is an own one.
 pub(crate) fn user_namespace(text: &Text) -> Parsed<bool> {
@@ -53,16 +43,20 @@ pub(super) fn place(text: &Text) -> Parsed<String> {
 pub(super) fn check(from: &manifest::Workload, network: Network, mistakes: &mut Mistakes) {
     if let Some(pod) = &from.pod {
         for (key, value) in [
-            ("network", &from.network),
-            ("user_namespace", &from.user_namespace),
+            ("network", from.network.as_ref().map(Spanned::span)),
+            ("reach", from.reach.as_ref().map(Spanned::span)),
+            (
+                "user_namespace",
+                from.user_namespace.as_ref().map(Spanned::span),
+            ),
         ] {
-            if let Some(value) = value {
+            if let Some(span) = value {
                 let what = format!("`{key}` of a workload in pod `{}`", pod.get_ref());
                 let hint = format!(
                     "its workloads share it: write it in [pod.{}]",
                     pod.get_ref()
                 );
-                mistakes.push(Diagnostic::at(value.span(), what).hint(hint));
+                mistakes.push(Diagnostic::at(span, what).hint(hint));
             }
         }
     }
@@ -100,6 +94,7 @@ pub(crate) fn assign(
             Some(pod) => {
                 workload.first_id = pod.first_id;
                 workload.network = pod.network;
+                workload.networks.clone_from(&pod.networks);
                 let table = manifest.workload.get(workload.name.as_str());
                 if let (Network::None, Some(table)) = (pod.network, table) {
                     refuse_ports(&table.ports, mistakes);

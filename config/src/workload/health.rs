@@ -9,7 +9,8 @@ use crate::boot::{Check, Kind, Protocol, Readiness};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Text};
 use crate::mistakes::Mistakes;
-use crate::value::{self, Parsed, Port};
+use crate::network::Port;
+use crate::value::{self, Parsed};
 
 /// How often a health check runs if the file does not say.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);

@@ -16,9 +16,10 @@ use crate::linux;
 use crate::log;
 use crate::manifest::{self, Text};
 use crate::mistakes::Mistakes;
+use crate::network::{self, Membership, Port};
 use crate::secret;
 pub use crate::secret::Secret;
-use crate::value::{self, Port};
+use crate::value;
 pub use files::{File, FileContent, Volume};
 pub use health::Health;
 pub use restart::RestartPolicy;
@@ -80,6 +81,8 @@ pub struct Workload {
     pub first_id: Option<u32>,
     /// Whose network it has.
     pub network: Network,
+    /// The networks that it is on; none unless the network is its own or its pod's.
+    pub networks: Vec<String>,
     /// Unix sockets of the machine by name, and where it sees them.
     pub connect: Vec<(String, String)>,
     /// What makes it ready.
@@ -106,13 +109,11 @@ impl Workload {
     /// Validates one; its mistakes are kept and something harmless takes the value's place.
     pub(crate) fn new(name: &Text, from: &manifest::Workload, mistakes: &mut Mistakes) -> Self {
         mistakes.take(log::workload_name(name));
-        condition::check(name, "workload", mistakes);
-        let ports = mistakes.take_all(&from.ports, value::port);
+        network::refuse_reserved(name, "workload", mistakes);
+        let ports = mistakes.take_all(&from.ports, network::port);
         let names = |texts: &[Text]| texts.iter().map(|text| text.get_ref().clone()).collect();
-        let network = mistakes
-            .take_some(from.network.as_ref(), confinement::network)
-            .unwrap_or(Network::Host);
-        confinement::check(from, network, mistakes);
+        let membership = Membership::new(from.network.as_ref(), mistakes);
+        confinement::check(from, membership.network, mistakes);
         let kind = restart::kind(from, mistakes);
         let watching = health::Watching::new(from, kind, &ports, mistakes);
         files::check_unique_paths(from, mistakes);
@@ -163,7 +164,8 @@ impl Workload {
                 .take_some(from.user_namespace.as_ref(), confinement::user_namespace)
                 .unwrap_or(true)
                 .then_some(confinement::IDS),
-            network,
+            network: membership.network,
+            networks: membership.networks,
             connect: from
                 .connect
                 .iter()

@@ -27,6 +27,7 @@ pub(super) fn rows(workload: &Workload) -> Vec<Row> {
 
 fn network(workload: &Workload) -> String {
     match (workload.network, &workload.pod) {
+        (Network::Own, _) => format!("on {}", workload.networks.join(", ")),
         (Network::Host, _) => "the machine's own".to_owned(),
         (Network::None, None) => "none but loopback".to_owned(),
         (Network::None, Some(pod)) => format!("loopback of pod {pod}"),

@@ -18,8 +18,9 @@ pub(super) fn machine_rows(spec: &Spec) -> Vec<Row> {
             .map(|w| w.name.as_str())
             .collect();
         let network = match pod.network {
-            Network::Host => "",
-            Network::None => ", no network but loopback",
+            Network::Own => format!(", on {}", pod.networks.join(", ")),
+            Network::Host => String::new(),
+            Network::None => ", no network but loopback".to_owned(),
         };
         let shared = if pod.share_pid {
             ", one pid namespace"

@@ -1,0 +1,102 @@
+//! Which workloads and pods have a network of their own, with their names and published ports.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::Endpoint;
+use crate::boot::Network;
+use crate::diagnostic::Diagnostic;
+use crate::manifest::Manifest;
+use crate::mistakes::Mistakes;
+use crate::pod::Pod;
+use crate::workload::Workload;
+
+/// The endpoints without their addresses, in the order of the file; a name that two of them have is a mistake.
+pub(super) fn endpoints(
+    manifest: &Manifest,
+    workloads: &[Workload],
+    pods: &[Pod],
+    mistakes: &mut Mistakes,
+) -> Vec<Endpoint> {
+    let lone = workloads
+        .iter()
+        .filter(|w| w.pod.is_none() && w.network == Network::Own)
+        .map(|workload| Endpoint {
+            ports: workload.ports.clone(),
+            ..plain(&workload.name, false, &workload.networks)
+        });
+    let pods = pods
+        .iter()
+        .filter(|pod| pod.network == Network::Own)
+        .map(|pod| {
+            let members = || {
+                let is_member = |w: &&Workload| w.pod.as_ref() == Some(&pod.name);
+                workloads.iter().filter(is_member)
+            };
+            let mut endpoint = plain(&pod.name, true, &pod.networks);
+            let names = members().map(|w| w.name.clone());
+            endpoint
+                .names
+                .extend(names.filter(|name| *name != pod.name));
+            endpoint.ports = members().flat_map(|w| w.ports.clone()).collect();
+            endpoint
+        });
+    let mut endpoints: Vec<Endpoint> = lone.chain(pods).collect();
+    let place = |endpoint: &Endpoint| {
+        let name = endpoint.name.as_str();
+        match endpoint.is_pod {
+            true => manifest
+                .pod
+                .get_key_value(name)
+                .map(|(name, _)| name.span()),
+            false => manifest
+                .workload
+                .get_key_value(name)
+                .map(|(name, _)| name.span()),
+        }
+    };
+    endpoints.sort_by_key(|endpoint| (endpoint.is_pod, place(endpoint).map(|span| span.start)));
+    check_names(&endpoints, manifest, mistakes);
+    endpoints
+}
+
+fn plain(name: &str, is_pod: bool, networks: &[String]) -> Endpoint {
+    Endpoint {
+        name: name.to_owned(),
+        is_pod,
+        link: String::new(),
+        address: Ipv4Addr::UNSPECIFIED,
+        address6: Ipv6Addr::UNSPECIFIED,
+        names: vec![name.to_owned()],
+        networks: networks.to_vec(),
+        leads_outside: false,
+        reach: None,
+        ports: Vec::new(),
+    }
+}
+
+/// A name leads to one address.
+fn check_names(endpoints: &[Endpoint], manifest: &Manifest, mistakes: &mut Mistakes) {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for endpoint in endpoints {
+        for name in &endpoint.names {
+            let Some(other) = owners.insert(name, &endpoint.name) else {
+                continue;
+            };
+            // Workloads differ from each other: one of the two is a pod.
+            let pod = if endpoint.is_pod {
+                &endpoint.name
+            } else {
+                other
+            };
+            let span = manifest.pod.get_key_value(pod).map(|(name, _)| name.span());
+            mistakes.push(Diagnostic {
+                span,
+                message: format!("`{name}` is a workload outside of pod `{pod}`, too"),
+                hint: Some(
+                    "a name leads to one address: choose another one for the pod".to_owned(),
+                ),
+            });
+        }
+    }
+}
