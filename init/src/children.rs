@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::SELF;
 use crate::log;
 use crate::modules::modprobe;
-use crate::net::uplink;
+use crate::net::{resolver, uplink};
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
@@ -39,6 +39,7 @@ pub fn spawn(command: &mut Command) -> io::Result<i32> {
 pub fn run(arguments: &[String]) -> i32 {
     match arguments.split_first() {
         Some((word, [])) if word == "uplink" => uplink::run(),
+        Some((word, rest)) if word == "resolver" => resolver::run::run(rest),
         Some((word, rest)) if word == "probe" => probe::run(rest),
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),

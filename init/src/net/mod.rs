@@ -3,11 +3,13 @@
 //! PID 1 parses no packets and nobody's JSON: a child does ([`helper::Task`]), and sends lines ([`message::Message`])
 //! through a pipe. What the children tell each other is a file ([`facts`]).
 
+pub mod confine;
 pub mod dhcp;
 pub mod facts;
 pub mod helper;
 pub mod message;
 pub mod netlink;
+pub mod resolver;
 pub mod uplink;
 
 use std::collections::BTreeSet;
