@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::SELF;
 use crate::log;
 use crate::modules::modprobe;
-use crate::net::{resolver, uplink};
+use crate::net::{attach, fabric, resolver, uplink};
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
@@ -38,6 +38,8 @@ pub fn spawn(command: &mut Command) -> io::Result<i32> {
 #[must_use]
 pub fn run(arguments: &[String]) -> i32 {
     match arguments.split_first() {
+        Some((word, [])) if word == "fabric" => fabric::run(),
+        Some((word, [name])) if word == "attach" => attach::run(name),
         Some((word, [])) if word == "uplink" => uplink::run(),
         Some((word, rest)) if word == "resolver" => resolver::run::run(rest),
         Some((word, rest)) if word == "probe" => probe::run(rest),
@@ -55,7 +57,15 @@ mod tests {
 
     #[test]
     fn unknown_words_are_refused() {
-        for words in ["", "uplink eth0", "probe", "log /state/log", "reboot"] {
+        for words in [
+            "",
+            "uplink eth0",
+            "attach",
+            "fabric now",
+            "probe",
+            "log /state/log",
+            "reboot",
+        ] {
             let arguments: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
             assert_eq!(run(&arguments), 2, "{words}");
         }

@@ -17,7 +17,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{DumpableBehavior, chroot, set_dumpable_behavior};
 use rustix::system::sethostname;
 
-use crate::net::netlink;
+use crate::net::{attach, netlink};
 use crate::{SELF, sys};
 
 /// Where the namespaces lie; the builder writes the same into the bundles.
@@ -39,7 +39,7 @@ struct Wanted {
     name: String,
     hostname: String,
     first_id: Option<u32>,
-    own_network: bool,
+    network: Network,
     share_pid: bool,
 }
 
@@ -53,9 +53,17 @@ pub fn make_arguments(pod: &BootPod) -> Vec<String> {
         pod.name.clone(),
         pod.hostname.clone(),
         or_dash(pod.first_id.map(|id| id.to_string())),
-        or_dash(pod.network.is_separate().then(|| "network".to_owned())),
+        network_word(pod.network).to_owned(),
         or_dash(pod.share_pid.then(|| "pid".to_owned())),
     ]
+}
+
+const fn network_word(network: Network) -> &'static str {
+    match network {
+        Network::Host => "-",
+        Network::None => "none",
+        Network::Own => "own",
+    }
 }
 
 /// The words that remove it.
@@ -105,7 +113,9 @@ fn parse(words: &[&str]) -> Option<Wanted> {
             "-" => None,
             id => Some(id.parse().ok()?),
         },
-        own_network: flag(network, "network")?,
+        network: [Network::Host, Network::None, Network::Own]
+            .into_iter()
+            .find(|wanted| network_word(*wanted) == *network)?,
         share_pid: flag(pid, "pid")?,
     })
 }
@@ -117,11 +127,7 @@ impl Wanted {
             hostname: self.hostname.clone(),
             share_pid: self.share_pid,
             first_id: self.first_id,
-            network: if self.own_network {
-                Network::None
-            } else {
-                Network::Host
-            },
+            network: self.network,
         })
         .split_off(2)
     }
@@ -135,7 +141,7 @@ impl Wanted {
         let mut flags = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         for (wanted, flag) in [
             (self.first_id.is_some(), libc::CLONE_NEWUSER),
-            (self.own_network, libc::CLONE_NEWNET),
+            (self.network.is_separate(), libc::CLONE_NEWNET),
             (self.share_pid, libc::CLONE_NEWPID),
         ] {
             if wanted {
@@ -151,7 +157,7 @@ impl Wanted {
             (true, "ipc", "ipc"),
             (true, "uts", "uts"),
             (self.first_id.is_some(), "user", "user"),
-            (self.own_network, "net", "net"),
+            (self.network.is_separate(), "net", "net"),
             (self.share_pid, "pid", "pid_for_children"),
         ];
         let wanted = all.into_iter().filter(|(wanted, ..)| *wanted);
@@ -176,7 +182,12 @@ fn make(wanted: &Wanted) -> Result<(), String> {
             let file = folder.join(PAUSE_PID);
             fs::write(&file, first).map_err(|error| at("write", &file, &error))?;
         }
-        bind(wanted, pid)
+        bind(wanted, pid)?;
+        // Last of all: this process is in the pod's namespace then.
+        match wanted.network {
+            Network::Own => attach::attach_process(&wanted.name, pid),
+            Network::Host | Network::None => Ok(()),
+        }
     });
     holder.end();
     if result.is_err() {
@@ -286,7 +297,7 @@ impl Holder {
 fn hold(wanted: &Wanted) -> Result<(), String> {
     let explain = |what: &'static str| move |error: io::Error| format!("cannot {what}: {error}");
     sys::unshare(wanted.flags()).map_err(explain("make the namespaces"))?;
-    if wanted.own_network {
+    if wanted.network == Network::None {
         netlink::bring_up_loopback().map_err(explain("bring up the loopback interface"))?;
     }
     sethostname(wanted.hostname.as_bytes())
@@ -360,7 +371,7 @@ mod tests {
         for (pod, flags, files) in [
             (pod(None, Network::Host, false), 0, vec!["ipc", "uts"]),
             (
-                pod(Some(65_536), Network::None, true),
+                pod(Some(65_536), Network::Own, true),
                 libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWPID,
                 vec!["ipc", "uts", "user", "net", "pid"],
             ),
@@ -400,6 +411,7 @@ mod tests {
             "make p",
             "make p h x - -",
             "make p h - - yes",
+            "make p h - network -",
             "remove",
             "stop p",
         ] {

@@ -58,6 +58,12 @@ impl Task {
         matches!(self, Self::Resolver | Self::Ntp)
     }
 
+    /// It begins when [`Task::Fabric`] is done, which makes the addresses that it listens at.
+    #[must_use]
+    pub const fn follows_fabric(self) -> bool {
+        matches!(self, Self::Resolver)
+    }
+
     /// No workload waits for it: it begins when the boot is over.
     #[must_use]
     pub const fn is_late(self) -> bool {
@@ -87,18 +93,18 @@ impl Helper {
             splitter: LineSplitter::default(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             started_at: Duration::ZERO,
-            start_at: (!task.is_late()).then_some(Duration::ZERO),
+            start_at: (!task.is_late() && !task.follows_fabric()).then_some(Duration::ZERO),
         }
     }
 
-    /// When it is to be started; `None`: it runs, is done, or waits for the end of the boot.
+    /// When it is to be started; `None`: it runs, is done, or waits for something.
     pub(super) const fn start_at(&self) -> Option<Duration> {
         self.start_at
     }
 
-    /// The boot is over.
-    pub(super) fn end_boot(&mut self, now: Duration) {
-        if self.task.is_late() && self.pid.is_none() && self.start_at.is_none() {
+    /// What it waited for is there: it is to be started, unless it was already.
+    pub(super) fn begin(&mut self, now: Duration) {
+        if self.pid.is_none() && self.start_at.is_none() {
             self.start_at = Some(now);
         }
     }
@@ -146,6 +152,7 @@ impl Helper {
     /// The child ended; returns after how long it is started again, `None` if it is done.
     pub(super) fn on_exit(&mut self, exit: Exit, now: Duration) -> Option<Duration> {
         self.pid = None;
+        self.start_at = None;
         if self.task.is_once() && exit == Exit::Status(0) {
             return None;
         }
@@ -194,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_workload_waits_for_begins_when_the_boot_is_over_and_once() {
+    fn what_waits_begins_once() {
         let mut helper = Helper::new(Task::Ntp);
         assert_eq!(helper.start_at(), None);
-        helper.end_boot(SECOND);
+        helper.begin(SECOND);
         assert_eq!(helper.start_at(), Some(SECOND));
         helper.start_at = None;
         helper.pid = Some(i32::MAX);
-        helper.end_boot(2 * SECOND);
+        helper.begin(2 * SECOND);
         assert_eq!(helper.start_at(), None);
     }
 }

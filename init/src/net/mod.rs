@@ -3,9 +3,13 @@
 //! PID 1 parses no packets and nobody's JSON: a child does ([`helper::Task`]), and sends lines ([`message::Message`])
 //! through a pipe. What the children tell each other is a file ([`facts`]).
 
+pub mod attach;
 pub mod confine;
 pub mod dhcp;
+pub mod endpoints;
+pub mod fabric;
 pub mod facts;
+pub mod firewall;
 pub mod helper;
 pub mod message;
 pub mod netlink;
@@ -93,9 +97,14 @@ impl Network {
 
     /// The boot is over: what no workload waited for begins.
     pub fn end_boot(&mut self, now: Duration) {
-        for helper in &mut self.helpers {
-            helper.end_boot(now);
-        }
+        self.begin(Task::is_late, now);
+    }
+
+    fn begin(&mut self, which: impl Fn(Task) -> bool, now: Duration) {
+        let helpers = self.helpers.iter_mut();
+        helpers
+            .filter(|helper| which(helper.task))
+            .for_each(|helper| helper.begin(now));
     }
 
     /// Takes what a child told.
@@ -154,10 +163,14 @@ impl Network {
             self.read(index, console);
         }
         let helper = &mut self.helpers[index];
+        let task = helper.task;
         let Some(delay) = helper.on_exit(exit, now) else {
-            return Some(helper.task);
+            if task == Task::Fabric {
+                self.begin(Task::follows_fabric, now);
+            }
+            return Some(task);
         };
-        let word = helper.task.word();
+        let word = task.word();
         console.say(format_args!(
             "{word} ended ({exit:?}); restarting in {} s",
             delay.as_secs_f64()
@@ -181,6 +194,12 @@ impl Network {
 /// The children that a machine has.
 fn tasks(spec: &BootSpec) -> Vec<Task> {
     let mut tasks = Vec::new();
+    if let Some(fabric) = &spec.fabric {
+        tasks.push(Task::Fabric);
+        if fabric.resolver {
+            tasks.push(Task::Resolver);
+        }
+    }
     if !spec.interfaces.is_empty() {
         tasks.push(Task::Uplink);
     }
@@ -226,12 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn children_begin_at_once_but_for_the_late_ones() {
-        let mut network = network(&[Task::Fabric, Task::Ntp, Task::Uplink]);
+    fn children_begin_at_once_but_for_those_that_wait() {
+        let mut network = network(&[Task::Fabric, Task::Ntp, Task::Uplink, Task::Resolver]);
         assert_eq!(network.due(Duration::ZERO), [0, 2]);
-        assert!(network.has(Task::Ntp) && !network.has(Task::Resolver));
+        let mut console = Console::open();
+        let done = network.on_exit(0, Exit::Status(0), Duration::ZERO, &mut console);
+        assert_eq!(done, Some(Task::Fabric));
+        assert_eq!(network.due(Duration::ZERO), [2, 3]);
+        assert!(network.has(Task::Ntp));
         network.end_boot(Duration::from_secs(9));
-        assert_eq!(network.due(Duration::from_secs(9)), [0, 1, 2]);
+        assert_eq!(network.due(Duration::from_secs(9)), [1, 2, 3]);
     }
 
     #[test]

@@ -33,7 +33,12 @@ const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
 const VLAN_ID: u16 = 1;
+const INET: u16 = 2;
 const INET6: u16 = 10;
+/// `IFLA_INET_CONF`, and two of its numbers (`IPV4_DEVCONF_*`).
+const INET_CONFIGURATION: u16 = 1;
+const SEND_REDIRECTS: u16 = 6;
+const ROUTE_LOCALNET: u16 = 26;
 /// `IFLA_INET6_FLAGS` and `IFLA_INET6_ADDR_GEN_MODE`.
 const INET6_FLAGS: u16 = 1;
 const INET6_ADDRESS_MODE: u16 = 8;
@@ -57,8 +62,12 @@ pub struct Wishes<'a> {
     pub master: Option<u32>,
     /// Up or down; `None`: as it is.
     pub up: Option<bool>,
-    /// It gets no IPv6 address of its own making, so that it asks and tells its link nothing.
+    /// It gets no IPv6 address of its own making, so that it asks and tells its link nothing. Of a link that is there
+    /// and down: where it is brought up by the same request, it is up first.
     pub no_link_local: bool,
+    /// It is no detour of the machine's: packets from and to 127.0.0.0/8 may be routed by it, and nobody is told of a
+    /// shorter way. Only of a link that is there.
+    pub route_localnet: bool,
 }
 
 /// The sort of a link that is to be made.
@@ -139,14 +148,26 @@ pub fn change(index: u32, wishes: &Wishes<'_>) -> Request {
         request.put_text(NAME, name);
     }
     put_wishes(&mut request, wishes);
-    if wishes.no_link_local {
-        request.nest(FAMILIES, |families| {
-            families.nest(INET6, |inet6| {
-                inet6.put(INET6_ADDRESS_MODE, &[NO_ADDRESS]);
+    if wishes.no_link_local || wishes.route_localnet {
+        request.nest(FAMILIES, |families| put_families(families, wishes));
+    }
+    request
+}
+
+fn put_families(families: &mut Request, wishes: &Wishes<'_>) {
+    if wishes.route_localnet {
+        families.nest(INET, |inet| {
+            inet.nest(INET_CONFIGURATION, |values| {
+                values.put_u32(ROUTE_LOCALNET, 1);
+                values.put_u32(SEND_REDIRECTS, 0);
             });
         });
     }
-    request
+    if wishes.no_link_local {
+        families.nest(INET6, |inet6| {
+            inet6.put(INET6_ADDRESS_MODE, &[NO_ADDRESS]);
+        });
+    }
 }
 
 /// Sets a link up.

@@ -105,7 +105,7 @@ impl Request {
     }
 
     /// The whole message with its length, these flags more, and its number.
-    pub(super) fn finish(&self, flags: u16, sequence: u32, into: &mut Vec<u8>) {
+    pub fn finish(&self, flags: u16, sequence: u32, into: &mut Vec<u8>) {
         let start = into.len();
         into.extend(&self.0);
         let length = u32::try_from(self.0.len()).expect("requests are a few hundred bytes");
