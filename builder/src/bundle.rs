@@ -3,7 +3,7 @@
 //! Nothing of an image's labels or annotations gets in here; only what the machine's file and the image's own
 //! process settings say.
 
-use config::boot::{NOTIFY_SOCKET, Readiness, SECRETS_DIR, notify_path, socket_path};
+use config::boot::{NOTIFY_SOCKET, Network, Readiness, SECRETS_DIR, notify_path, socket_path};
 use config::spec::{IDS, SECRETS_PATH, Workload};
 use serde_json::{Value, json};
 
@@ -94,11 +94,19 @@ pub fn config_json(
         config["linux"]["uidMappings"] = mapping.clone();
         config["linux"]["gidMappings"] = mapping;
     }
+    if workload.network == Network::Own && workload.pod.is_none() {
+        config["hooks"] = json!({ "createRuntime": [attach_hook(&workload.name)] });
+    }
     // The hostname of a pod is its own.
     if workload.pod.is_none() {
         config["hostname"] = json!(workload.name);
     }
     config
+}
+
+/// init gives the workload its network, as the program that runs as PID 1; pods get theirs when they are made.
+fn attach_hook(name: &str) -> Value {
+    json!({ "path": "/proc/1/exe", "args": ["coracle-init", "attach", name], "env": [] })
 }
 
 /// Own ones, but for those that the pod has made.
@@ -255,8 +263,13 @@ fn mounts(workload: &Workload) -> Vec<Value> {
             &["nosuid", "noexec", "nodev", "relatime", "ro"],
         ),
     ];
+    // Who has a network of his own asks the machine for names, and the others' name servers may be none of his.
+    let folder = match workload.network {
+        Network::Own => "/run/coracle/etc/own",
+        Network::Host | Network::None => "/run/coracle/etc",
+    };
     for file in ["resolv.conf", "hosts"] {
-        let source = format!("/run/coracle/etc/{file}");
+        let source = format!("{folder}/{file}");
         mounts.push(mount(
             &format!("/etc/{file}"),
             "bind",
@@ -483,6 +496,24 @@ mod tests {
         let (mappings, hosts) = options(&hosts);
         assert!(mappings.is_null());
         assert_eq!(hosts, json!(["bind", "rw", "nosuid", "nodev"]));
+    }
+
+    #[test]
+    fn init_attaches_a_workload_with_a_network_of_its_own_and_nobody_else() {
+        let of = |extra| config_json(&workload(extra), &process(0, vec![]), &[], false);
+        let own = of("network = \"own\"");
+        assert_eq!(kinds(&own)[6], "network");
+        let hook = &own["hooks"]["createRuntime"][0];
+        assert_eq!(hook["path"], "/proc/1/exe");
+        assert_eq!(hook["args"], json!(["coracle-init", "attach", "w"]));
+        assert!(own["mounts"].to_string().contains("etc/own/resolv.conf"));
+        for extra in [
+            "network = \"none\"",
+            "network = \"host\"",
+            "pod = \"p\"\n[pod.p]\nnetwork = \"own\"",
+        ] {
+            assert!(of(extra).get("hooks").is_none(), "{extra}");
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ use super::resolver::settings;
 use crate::describe;
 use crate::modules;
 
+/// Every other name is the resolver's to know.
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+
 const SETTINGS: &str = "/proc/sys/net";
 
 /// What is set in this order, below [`SETTINGS`]. A router does not listen to routers unless it is told to, so the
@@ -122,15 +125,16 @@ fn set_gateways(fabric: &BootFabric) -> io::Result<()> {
     Ok(Socket::open()?.request_all(&requests)?)
 }
 
-/// What workloads mount as `/etc/resolv.conf`: it must be there before they are, and is the resolver's then.
+/// What workloads mount as `/etc/resolv.conf` and `/etc/hosts`: it must be there before they are. The first is the
+/// resolver's then, and is not written again.
 fn prepare_names(fabric: &BootFabric) -> io::Result<()> {
     let path = Path::new(RESOLV_CONF);
-    if !fabric.resolver || path.exists() {
+    if path.exists() {
         return Ok(());
     }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("hosts"), HOSTS)?;
     let gateways = (fabric.gateway, fabric.gateway6);
     fs::write(path, settings::resolv_conf(gateways, &[]))
 }
