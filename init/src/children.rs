@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::SELF;
 use crate::log;
 use crate::modules::modprobe;
-use crate::net::{attach, fabric, resolver, uplink};
+use crate::net::{attach, fabric, ntp, resolver, uplink};
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
@@ -41,6 +41,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [])) if word == "fabric" => fabric::run(),
         Some((word, [name])) if word == "attach" => attach::run(name),
         Some((word, [])) if word == "uplink" => uplink::run(),
+        Some((word, [])) if word == "ntp" => ntp::run::run(),
         Some((word, rest)) if word == "resolver" => resolver::run::run(rest),
         Some((word, rest)) if word == "probe" => probe::run(rest),
         Some((word, rest)) if word == "state" => keeper::run(rest),

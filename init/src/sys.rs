@@ -4,6 +4,7 @@
 //! the kernel goes through rustix's safe calls. Nothing is decided in this module.
 #![allow(unsafe_code, reason = "the one place for what no safe crate offers")]
 
+pub mod clock;
 pub mod netlink;
 
 use std::io;

@@ -13,6 +13,7 @@ pub mod firewall;
 pub mod helper;
 pub mod message;
 pub mod netlink;
+pub mod ntp;
 pub mod resolver;
 pub mod uplink;
 

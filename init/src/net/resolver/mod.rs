@@ -21,6 +21,7 @@ pub mod run;
 pub mod server;
 pub mod settings;
 pub mod socket;
+pub mod stub;
 pub mod upstream;
 
 /// The most bytes of a datagram in both directions, which no usual path cuts into fragments.
