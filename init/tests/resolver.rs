@@ -97,7 +97,12 @@ impl Resolver {
             })
         };
         let spec = serde_json::json!({
+            "epoch": 0,
             "hostname": "machine",
+            "hostname_fixed": false,
+            "dns": [],
+            "search": [],
+            "ntp": null,
             "fabric": {
                 "gateway": GATEWAY,
                 "gateway6": "fd00::1",

@@ -203,6 +203,10 @@ fn tasks(spec: &BootSpec) -> Vec<Task> {
     }
     if !spec.interfaces.is_empty() {
         tasks.push(Task::Uplink);
+        // An empty list says that the clock is nobody's.
+        if spec.ntp.as_ref().is_none_or(|servers| !servers.is_empty()) {
+            tasks.push(Task::Ntp);
+        }
     }
     tasks
 }

@@ -11,7 +11,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::CapabilitySet;
 use rustix::time::Timespec;
-use serde::Deserialize;
 
 use super::client::{Action, Client, seconds};
 use super::clock::{Clock, System};
@@ -20,7 +19,8 @@ use crate::console::now;
 use crate::net::confine::confine;
 use crate::net::facts::{FACTS, Facts};
 use crate::net::message::note;
-use crate::net::resolver::{settings, stub};
+use crate::net::resolver::settings::{self, Spec};
+use crate::net::resolver::stub;
 use crate::sys;
 
 /// So many addresses are asked, and so many of one name.
@@ -30,12 +30,6 @@ const MOST_OF_ONE: usize = 4;
 const BEFORE_THIS_PROGRAM: i64 = 1_735_689_600;
 /// A clock that is off by less is not worth a line, in nanoseconds.
 const WORTH_TELLING: i64 = 10_000_000;
-
-/// What is needed of the `BootSpec`.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    epoch: i64,
-}
 
 /// Keeps the clock until it is killed or fails; returns the exit status.
 #[must_use]
@@ -50,7 +44,7 @@ pub fn run() -> i32 {
 }
 
 fn serve() -> io::Result<std::convert::Infallible> {
-    let spec: Spec = serde_json::from_slice(&std::fs::read(BOOT_SPEC_PATH)?)?;
+    let spec = Spec::read(Path::new(BOOT_SPEC_PATH))?;
     let earliest = spec.epoch.max(BEFORE_THIS_PROGRAM);
     let signals = sys::catch_signals(&[libc::SIGHUP])?;
     let facts = Path::new(FACTS);
@@ -59,10 +53,10 @@ fn serve() -> io::Result<std::convert::Infallible> {
     let facts = facts.file_name().map(PathBuf::from).unwrap_or_default();
     confine(folder, CapabilitySet::SYS_TIME)?;
     let read = || {
-        Facts::read(&facts).unwrap_or_else(|error| {
+        spec.fix(Facts::read(&facts).unwrap_or_else(|error| {
             note(format_args!("cannot read the network's facts: {error}"));
             Facts::default()
-        })
+        }))
     };
     let mut driver = Driver::new(System, earliest);
     driver.facts = read();

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use config::boot::BootEndpoint;
 use domain::base::iana::{Class, OptRcode, Rtype};
 use domain::base::name::Name;
 use domain::base::{Record, Ttl};
@@ -18,25 +19,12 @@ use super::question::Key;
 /// Addresses follow from the image, but a machine may get another one, so nobody is to keep them for long.
 const LIFE: Ttl = Ttl::from_secs(30);
 
-/// A workload or pod with a network of its own.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Member {
-    /// Its IPv4 address.
-    pub address: Ipv4Addr,
-    /// Its IPv6 address.
-    pub address6: Ipv6Addr,
-    /// What it is called, each a DNS label; the first one is told for its address.
-    pub names: Vec<String>,
-    /// The networks that it is on.
-    pub networks: Vec<String>,
-}
-
 /// Who there is.
 #[derive(Debug)]
 pub struct Names {
     gateway: (Ipv4Addr, Ipv6Addr),
     hostname: String,
-    members: Vec<Member>,
+    members: Vec<BootEndpoint>,
     by_address: HashMap<IpAddr, usize>,
     by_name: HashMap<String, usize>,
 }
@@ -60,7 +48,7 @@ enum Owner {
 impl Names {
     /// `gateway`: the machine's addresses on the workloads' side.
     #[must_use]
-    pub fn new(gateway: (Ipv4Addr, Ipv6Addr), members: Vec<Member>) -> Self {
+    pub fn new(gateway: (Ipv4Addr, Ipv6Addr), members: Vec<BootEndpoint>) -> Self {
         let mut by_address = HashMap::new();
         let mut by_name = HashMap::new();
         for (index, member) in members.iter().enumerate() {
@@ -232,7 +220,9 @@ pub(super) mod tests {
     use domain::rdata::AllRecordData;
 
     pub(in super::super) fn names() -> Names {
-        let member = |last: u8, names: &[&str], networks: &[&str]| Member {
+        let member = |last: u8, names: &[&str], networks: &[&str]| BootEndpoint {
+            name: names[0].to_owned(),
+            link: format!("w{last}"),
             address: Ipv4Addr::new(10, 213, 0, last),
             address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()),
             names: names.iter().map(|name| (*name).to_owned()).collect(),

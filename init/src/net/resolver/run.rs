@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use config::boot::BOOT_SPEC_PATH;
 use rustix::thread::CapabilitySet;
-use serde::Deserialize;
 
 use super::forwarder::Forwarder;
-use super::names::{Member, Names};
+use super::names::Names;
 use super::server::{Server, Wake};
+use super::settings::Spec;
 use super::{PORT, settings};
 use crate::net::confine::confine;
 use crate::net::facts::{FACTS, Facts};
@@ -20,20 +20,6 @@ use crate::sys;
 
 /// What workloads with networks of their own have as `/etc/resolv.conf`.
 pub const RESOLV_CONF: &str = "/run/coracle/etc/own/resolv.conf";
-
-/// What a resolver needs of the `BootSpec`.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    hostname: String,
-    fabric: Option<BootFabric>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BootFabric {
-    gateway: std::net::Ipv4Addr,
-    gateway6: std::net::Ipv6Addr,
-    endpoints: Vec<Member>,
-}
 
 /// Serves until it is killed or fails; returns the exit status. The arguments are for tests: the files that stand for the
 /// `BootSpec`, the facts and `resolv.conf`.
@@ -54,8 +40,8 @@ pub fn run(arguments: &[String]) -> i32 {
 }
 
 fn serve([spec, facts, resolv_conf]: &[PathBuf; 3]) -> io::Result<()> {
-    let spec: Spec = serde_json::from_slice(&std::fs::read(spec)?)?;
-    let Some(fabric) = spec.fabric else {
+    let mut spec = Spec::read(spec)?;
+    let Some(fabric) = spec.fabric.take() else {
         return Err(io::Error::other("no workload has a network of its own"));
     };
     let gateway = (fabric.gateway, fabric.gateway6);
@@ -65,18 +51,20 @@ fn serve([spec, facts, resolv_conf]: &[PathBuf; 3]) -> io::Result<()> {
     let signals = sys::catch_signals(&[libc::SIGHUP, libc::SIGTERM])?;
     let mut server = Server::listen(&addresses, signals, forwarder)?;
     let mut resolv_conf = open(resolv_conf)?;
+    if resolv_conf.metadata()?.len() == 0 {
+        overwrite(&mut resolv_conf, &settings::resolv_conf(gateway, &[]))?;
+    }
     let folder = facts.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder)?;
     let facts = facts.file_name().map(PathBuf::from).unwrap_or_default();
     confine(folder, CapabilitySet::empty())?;
     loop {
-        let facts = Facts::read(&facts).unwrap_or_else(|error| {
+        let facts = spec.fix(Facts::read(&facts).unwrap_or_else(|error| {
             note(format_args!("cannot read the network's facts: {error}"));
             Facts::default()
-        });
+        }));
         let servers = settings::servers(&facts, &own, settings::link_index);
-        let hostname = facts.hostname.as_ref().unwrap_or(&spec.hostname);
-        server.set_facts(&servers, hostname);
+        server.set_facts(&servers, facts.hostname.as_deref().unwrap_or_default());
         let text = settings::resolv_conf(gateway, &facts.search);
         if let Err(error) = overwrite(&mut resolv_conf, &text) {
             note(format_args!("cannot write resolv.conf: {error}"));

@@ -93,18 +93,26 @@ impl Server {
         signals: OwnedFd,
         forwarder: Forwarder,
     ) -> io::Result<Self> {
-        let each = || addresses.iter().copied();
-        let server = Self {
+        let mut server = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             signals,
-            udp: each().map(socket::listen_udp).collect::<Result<_, _>>()?,
-            tcp: each().map(socket::listen_tcp).collect::<Result<_, _>>()?,
+            udp: Vec::new(),
+            tcp: Vec::new(),
             connections: HashMap::new(),
             upstreams: HashMap::new(),
             last_connection: 0,
             answered: Vec::new(),
             forwarder,
         };
+        for &address in addresses {
+            match socket::listen_udp(address) {
+                Ok(socket) => server.udp.push(socket),
+                // A machine without IPv6 has clients without it.
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+                Err(error) => return Err(error),
+            }
+            server.tcp.push(socket::listen_tcp(address)?);
+        }
         server.watch(&server.signals, Token::Signal, EventFlags::IN)?;
         for (index, socket) in server.udp.iter().enumerate() {
             server.watch(socket, Token::Udp(index), EventFlags::IN)?;

@@ -1,7 +1,12 @@
 //! What a resolver goes by: the verified root's word on who there is, and the network's facts.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+
+use config::boot::BootFabric;
+use serde::Deserialize;
 
 use super::PORT;
 use crate::net::facts::Facts;
@@ -10,6 +15,53 @@ use crate::net::facts::Facts;
 const MOST_SERVERS: usize = 8;
 /// resolv.conf(5) took so many search domains for long, and programs still do.
 const MOST_DOMAINS: usize = 6;
+
+/// What a resolver and a keeper of the clock need of the `BootSpec`; the rest is skipped.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Spec {
+    /// When the image was made, in seconds since 1970.
+    pub epoch: i64,
+    /// The machine's name, as long as no network tells another.
+    pub hostname: String,
+    /// What networks tell does not count.
+    pub hostname_fixed: bool,
+    /// Name servers in place of those that networks tell.
+    pub dns: Vec<IpAddr>,
+    /// Search domains in place of those that networks tell.
+    pub search: Vec<String>,
+    /// Time servers in place of those that networks tell.
+    pub ntp: Option<Vec<String>>,
+    /// The workloads' side.
+    pub fabric: Option<BootFabric>,
+}
+
+impl Spec {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is another.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+
+    /// What holds of these facts: also before the network's first ones the machine's file does.
+    #[must_use]
+    pub fn fix(&self, mut facts: Facts) -> Facts {
+        if !self.dns.is_empty() {
+            facts.dns = self.dns.iter().map(IpAddr::to_string).collect();
+        }
+        if !self.search.is_empty() {
+            facts.search.clone_from(&self.search);
+        }
+        if let Some(ntp) = &self.ntp {
+            facts.ntp.clone_from(ntp);
+        }
+        if self.hostname_fixed || facts.hostname.is_none() {
+            facts.hostname = Some(self.hostname.clone());
+        }
+        facts
+    }
+}
 
 /// The name servers that the facts tell. What is no address, holds on a link that is not there, or is this resolver
 /// itself (`own`) is left out.
@@ -81,6 +133,39 @@ pub fn resolv_conf(gateway: (Ipv4Addr, Ipv6Addr), search: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_file_says_holds_in_place_of_what_networks_tell() {
+        let told = Facts {
+            dns: vec!["192.0.2.53".to_owned()],
+            search: vec!["lan".to_owned()],
+            ntp: vec!["192.0.2.123".to_owned()],
+            hostname: Some("told".to_owned()),
+        };
+        let mut spec = Spec {
+            epoch: 0,
+            hostname: "machine".to_owned(),
+            hostname_fixed: false,
+            dns: Vec::new(),
+            search: Vec::new(),
+            ntp: None,
+            fabric: None,
+        };
+        assert_eq!(spec.fix(told.clone()), told);
+        let unknown = spec.fix(Facts::default()).hostname;
+        assert_eq!(unknown.as_deref(), Some("machine"));
+        spec.hostname_fixed = true;
+        spec.dns = vec!["2001:db8::53".parse().unwrap()];
+        spec.search = vec!["example.org".to_owned()];
+        spec.ntp = Some(Vec::new());
+        let fixed = Facts {
+            dns: vec!["2001:db8::53".to_owned()],
+            search: vec!["example.org".to_owned()],
+            ntp: Vec::new(),
+            hostname: Some("machine".to_owned()),
+        };
+        assert_eq!(spec.fix(told), fixed);
+    }
 
     #[test]
     fn name_servers_are_those_that_can_be_asked() {
