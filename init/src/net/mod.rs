@@ -6,6 +6,8 @@
 pub mod attach;
 pub mod confine;
 pub mod dhcp;
+pub mod dhcp6;
+pub mod domain;
 pub mod endpoints;
 pub mod fabric;
 pub mod facts;
@@ -15,6 +17,8 @@ pub mod message;
 pub mod netlink;
 pub mod ntp;
 pub mod resolver;
+#[cfg(test)]
+mod random;
 pub mod uplink;
 
 use std::collections::BTreeSet;

@@ -1,11 +1,16 @@
 //! The DHCP client's state machine: (state, packet or time) → what to send and what to tell (RFC 2131 §4.4).
 //!
+//! - **Rebooting**: the client had an address before the machine started: `REQUEST` for it, and again after a second.
+//!   A server that does not know the client is silent (RFC 2131 §4.3.2), and no boot shall wait for that: after the
+//!   second try in vain the client selects, with that address as its wish.
 //! - **Selecting**: `DISCOVER` is sent, and again after 4, 8, 16, 32, 64 … seconds, each ± 1 second.
 //! - **Requesting**: an offer was taken; `REQUEST` is repeated the same way, and after the fourth in vain the
 //!   client selects again.
 //! - **Bound**: nothing to do until T1.
 //! - **Renewing** (from T1): `REQUEST` to the server, again after half of the time to T2, at least a minute.
 //! - **Rebinding** (from T2): `REQUEST` to everyone, again after half of the time to the lease's end.
+//! - **Confirming**: bound, and the link was lost and is back: `REQUEST` to everyone as when rebooting, three times.
+//!   Without an answer the lease goes on.
 //! - At the lease's end, or when a server refuses: the address goes, and the client selects again.
 
 use std::net::Ipv4Addr;
@@ -15,6 +20,14 @@ use super::message::{Grant, Reply, Request};
 
 /// Tries of one `REQUEST` before the client begins again.
 const REQUEST_TRIES: u32 = 4;
+/// Tries for an address of before.
+const REBOOT_TRIES: u32 = 2;
+/// Tries after a link is back.
+const CONFIRM_TRIES: u32 = 3;
+/// The pause between these.
+const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after an address that somebody else has (RFC 2131 §3.1 point 5).
+const DECLINE_PAUSE: Duration = Duration::from_secs(10);
 /// The shortest pause between two tries to extend a lease (RFC 2131 §4.4.5).
 const EXTEND_PAUSE: Duration = Duration::from_secs(60);
 /// A lease that never ends.
@@ -33,8 +46,22 @@ pub enum Output {
     Lost,
 }
 
+/// An address of before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It was not given back: it is asked for at once.
+    Held(Ipv4Addr),
+    /// It was given back: it is a wish.
+    Released(Ipv4Addr),
+}
+
 #[derive(Debug)]
 enum State {
+    Rebooting {
+        address: Ipv4Addr,
+        tries: u32,
+        next: Duration,
+    },
     Selecting {
         tries: u32,
         next: Duration,
@@ -46,6 +73,8 @@ enum State {
     },
     Bound {
         lease: Held,
+        /// How often it was asked whether the address is right here, while that is asked.
+        confirming: Option<u32>,
         next: Option<Duration>,
     },
 }
@@ -62,6 +91,8 @@ struct Held {
 #[derive(Debug)]
 pub struct Client {
     state: State,
+    /// The address that it would like.
+    wish: Option<Ipv4Addr>,
     /// A small random sequence for the jitter.
     seed: u32,
 }
@@ -69,22 +100,41 @@ pub struct Client {
 impl Client {
     /// Begins at `now`; `seed` is random, so that machines that start together do not ask together for ever.
     #[must_use]
-    pub const fn new(now: Duration, seed: u32) -> Self {
-        Self {
-            state: State::Selecting {
-                tries: 0,
-                next: now,
-            },
-            seed,
-        }
+    pub const fn new(now: Duration, known: Option<Known>, seed: u32) -> Self {
+        let next = now;
+        let tries = 0;
+        let (state, wish) = match known {
+            Some(Known::Held(address)) => (
+                State::Rebooting {
+                    address,
+                    tries,
+                    next,
+                },
+                Some(address),
+            ),
+            Some(Known::Released(address)) => (State::Selecting { tries, next }, Some(address)),
+            None => (State::Selecting { tries, next }, None),
+        };
+        Self { state, wish, seed }
     }
 
     /// When [`Client::tick`] has something to do.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<Duration> {
         match &self.state {
-            State::Selecting { next, .. } | State::Requesting { next, .. } => Some(*next),
+            State::Rebooting { next, .. }
+            | State::Selecting { next, .. }
+            | State::Requesting { next, .. } => Some(*next),
             State::Bound { next, .. } => *next,
+        }
+    }
+
+    /// The lease that it has.
+    #[must_use]
+    pub const fn lease(&self) -> Option<&Grant> {
+        match &self.state {
+            State::Bound { lease, .. } => Some(&lease.grant),
+            _ => None,
         }
     }
 
@@ -95,10 +145,26 @@ impl Client {
         }
         let jitter = self.jitter();
         match &mut self.state {
+            State::Rebooting { tries, .. } if *tries >= REBOOT_TRIES => {
+                self.state = State::Selecting {
+                    tries: 0,
+                    next: now,
+                };
+                self.tick(now)
+            }
+            State::Rebooting {
+                address,
+                tries,
+                next,
+            } => {
+                *next = now + CONFIRM_PAUSE;
+                *tries += 1;
+                vec![Output::Broadcast(Request::Confirm { address: *address })]
+            }
             State::Selecting { tries, next } => {
                 *next = now + retry_delay(*tries, jitter);
                 *tries += 1;
-                vec![Output::Broadcast(Request::Discover)]
+                vec![Output::Broadcast(Request::Discover { wish: self.wish })]
             }
             State::Requesting { tries, .. } if *tries >= REQUEST_TRIES => self.select(now),
             State::Requesting { offer, tries, next } => {
@@ -109,7 +175,26 @@ impl Client {
                     server: offer.server,
                 })]
             }
-            State::Bound { lease, next } => match lease.extend(now) {
+            State::Bound {
+                lease,
+                confirming: Some(tries),
+                next,
+            } if *tries < CONFIRM_TRIES && !lease.is_over(now) => {
+                *tries += 1;
+                *next = Some(now + CONFIRM_PAUSE);
+                let address = lease.grant.address;
+                vec![Output::Broadcast(Request::Confirm { address })]
+            }
+            State::Bound {
+                lease,
+                confirming: confirming @ Some(_),
+                next,
+            } => {
+                *confirming = None;
+                *next = lease.times.map(|(renewal, ..)| renewal);
+                self.tick(now)
+            }
+            State::Bound { lease, next, .. } => match lease.extend(now) {
                 Some((output, at)) => {
                     *next = Some(at);
                     vec![output]
@@ -130,9 +215,28 @@ impl Client {
                 };
                 self.tick(now)
             }
+            (State::Rebooting { address, .. }, Reply::Acknowledge(grant))
+                if grant.address == *address =>
+            {
+                self.bind(grant, now)
+            }
+            (State::Rebooting { .. }, Reply::Refuse) => {
+                // Another network, or another time: what is right here is asked for at once.
+                self.wish = None;
+                self.state = State::Selecting {
+                    tries: 0,
+                    next: now,
+                };
+                self.tick(now)
+            }
             (State::Requesting { .. }, Reply::Acknowledge(grant)) => self.bind(grant, now),
             (State::Requesting { .. }, Reply::Refuse) => self.select(now),
-            (State::Bound { lease, .. }, reply) if lease.is_extending(now) => match reply {
+            (
+                State::Bound {
+                    lease, confirming, ..
+                },
+                reply,
+            ) if confirming.is_some() || lease.is_extending(now) => match reply {
                 Reply::Acknowledge(grant) if grant.address == lease.grant.address => {
                     self.bind(grant, now)
                 }
@@ -143,6 +247,56 @@ impl Client {
         }
     }
 
+    /// The link was lost and is back, perhaps to another network.
+    pub fn link_is_back(&mut self, now: Duration) {
+        match &mut self.state {
+            State::Bound {
+                confirming, next, ..
+            } => {
+                *confirming = Some(0);
+                *next = Some(now);
+            }
+            State::Rebooting { tries, next, .. } | State::Selecting { tries, next } => {
+                *tries = 0;
+                *next = now;
+            }
+            State::Requesting { .. } => {
+                self.state = State::Selecting {
+                    tries: 0,
+                    next: now,
+                };
+            }
+        }
+    }
+
+    /// Somebody else has the address.
+    pub fn decline(&mut self, now: Duration) -> Vec<Output> {
+        let Some(grant) = self.lease() else {
+            return Vec::new();
+        };
+        let (address, server) = (grant.address, grant.server);
+        self.wish = None;
+        self.state = State::Selecting {
+            tries: 0,
+            next: now + DECLINE_PAUSE,
+        };
+        vec![
+            Output::Broadcast(Request::Decline { address, server }),
+            Output::Lost,
+        ]
+    }
+
+    /// The address is not needed any more.
+    #[must_use]
+    pub fn release(self) -> Option<Output> {
+        let grant = self.lease()?;
+        let (address, server) = (grant.address, grant.server);
+        Some(Output::Unicast(
+            Request::Release { address, server },
+            server,
+        ))
+    }
+
     fn select(&mut self, now: Duration) -> Vec<Output> {
         // Not at once: a server that refuses each request must not be flooded.
         let next = now + Duration::from_secs(1) + self.jitter();
@@ -151,6 +305,7 @@ impl Client {
     }
 
     fn lose(&mut self, now: Duration) -> Vec<Output> {
+        self.wish = None;
         self.select(now);
         vec![Output::Lost]
     }
@@ -158,7 +313,12 @@ impl Client {
     fn bind(&mut self, grant: Grant, now: Duration) -> Vec<Output> {
         let lease = Held::new(grant.clone(), now);
         let next = lease.times.map(|(renewal, ..)| renewal);
-        self.state = State::Bound { lease, next };
+        self.wish = Some(grant.address);
+        self.state = State::Bound {
+            lease,
+            confirming: None,
+            next,
+        };
         vec![Output::Bound(grant)]
     }
 
@@ -188,6 +348,10 @@ impl Held {
             (at(renewal.min(rebinding)), at(rebinding), at(seconds))
         });
         Self { grant, times }
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        self.times.is_some_and(|(.., end)| now >= end)
     }
 
     fn is_extending(&self, now: Duration) -> bool {
@@ -239,6 +403,10 @@ mod tests {
             routes: Vec::new(),
             dns: Vec::new(),
             domain: None,
+            search: Vec::new(),
+            ntp: Vec::new(),
+            hostname: None,
+            mtu: None,
             seconds,
             renewal: None,
             rebinding: None,
@@ -246,7 +414,7 @@ mod tests {
     }
 
     fn bound(seconds: u32) -> Client {
-        let mut client = Client::new(START, 1);
+        let mut client = Client::new(START, None, 1);
         client.tick(START);
         client.receive(Reply::Offer(grant(seconds)), START);
         assert_eq!(
@@ -262,10 +430,130 @@ mod tests {
         }
     }
 
+    fn discover() -> Request {
+        Request::Discover { wish: None }
+    }
+
+    fn confirm() -> Output {
+        let address = grant(1).address;
+        Output::Broadcast(Request::Confirm { address })
+    }
+
+    #[test]
+    fn the_address_of_before_is_asked_for_at_once_and_silence_delays_little() {
+        let known = Some(Known::Held(grant(1).address));
+        let mut client = Client::new(START, known, 1);
+        assert_eq!(client.tick(START), [confirm()]);
+        let mut silent = Client::new(START, known, 1);
+        assert_eq!(
+            client.receive(Reply::Acknowledge(grant(60)), START),
+            [Output::Bound(grant(60))]
+        );
+        silent.tick(START);
+        assert_eq!(silent.tick(START + CONFIRM_PAUSE), [confirm()]);
+        let wish = known.map(|_| grant(1).address);
+        let discover = Output::Broadcast(Request::Discover { wish });
+        assert_eq!(silent.tick(START + 2 * CONFIRM_PAUSE), [discover]);
+    }
+
+    #[test]
+    fn an_address_of_before_that_is_refused_or_another_one_is_not_taken() {
+        let known = Some(Known::Held(grant(1).address));
+        let mut client = Client::new(START, known, 1);
+        client.tick(START);
+        let other = Grant {
+            address: Ipv4Addr::new(10, 0, 2, 99),
+            ..grant(800)
+        };
+        assert_eq!(client.receive(Reply::Acknowledge(other), START), []);
+        assert_eq!(
+            client.receive(Reply::Refuse, START),
+            [Output::Broadcast(discover())]
+        );
+    }
+
+    #[test]
+    fn an_address_that_was_given_back_is_a_wish() {
+        let wish = Some(grant(1).address);
+        let mut client = Client::new(START, wish.map(Known::Released), 1);
+        let discover = Output::Broadcast(Request::Discover { wish });
+        assert_eq!(client.tick(START), [discover]);
+    }
+
+    #[test]
+    fn a_link_that_is_back_has_its_lease_confirmed_refused_or_kept() {
+        for answer in [
+            Some(Reply::Acknowledge(grant(800))),
+            Some(Reply::Refuse),
+            None,
+        ] {
+            let mut client = bound(800);
+            let back = START + Duration::from_secs(100);
+            client.link_is_back(back);
+            assert_eq!(client.tick(back), [confirm()]);
+            match answer {
+                Some(reply @ Reply::Acknowledge(_)) => {
+                    let outputs = client.receive(reply, back);
+                    assert_eq!(outputs, [Output::Bound(grant(800))]);
+                    let renewal = back + Duration::from_secs(400);
+                    assert_eq!(client.next_deadline(), Some(renewal));
+                }
+                Some(reply) => {
+                    assert_eq!(client.receive(reply, back), [Output::Lost]);
+                    let next = client.next_deadline().unwrap();
+                    assert_eq!(client.tick(next), [Output::Broadcast(discover())]);
+                }
+                None => {
+                    for _ in 1..CONFIRM_TRIES {
+                        let next = client.next_deadline().unwrap();
+                        assert_eq!(client.tick(next), [confirm()]);
+                    }
+                    assert_eq!(client.tick(client.next_deadline().unwrap()), []);
+                    let renewal = START + Duration::from_secs(400);
+                    assert_eq!(client.next_deadline(), Some(renewal));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_that_ended_while_the_link_was_lost_is_lost() {
+        let mut client = bound(800);
+        let late = START + Duration::from_secs(900);
+        client.link_is_back(late);
+        assert_eq!(client.tick(late), [Output::Lost]);
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_declined_and_not_wished_again() {
+        let mut client = bound(800);
+        let Grant {
+            address, server, ..
+        } = grant(1);
+        let decline = Output::Broadcast(Request::Decline { address, server });
+        assert_eq!(client.decline(START), [decline, Output::Lost]);
+        assert_eq!(client.decline(START), []);
+        assert_eq!(client.next_deadline(), Some(START + DECLINE_PAUSE));
+        assert_eq!(
+            client.tick(START + DECLINE_PAUSE),
+            [Output::Broadcast(discover())]
+        );
+    }
+
+    #[test]
+    fn only_a_lease_is_released() {
+        let Grant {
+            address, server, ..
+        } = grant(1);
+        let release = Output::Unicast(Request::Release { address, server }, server);
+        assert_eq!(bound(800).release(), Some(release));
+        assert_eq!(Client::new(START, None, 1).release(), None);
+    }
+
     #[test]
     fn the_good_path_waits_for_nothing() {
-        let mut client = Client::new(START, 1);
-        assert_eq!(client.tick(START), [Output::Broadcast(Request::Discover)]);
+        let mut client = Client::new(START, None, 1);
+        assert_eq!(client.tick(START), [Output::Broadcast(discover())]);
         let select = Request::Select {
             address: grant(1).address,
             server: grant(1).server,
@@ -282,10 +570,10 @@ mod tests {
 
     #[test]
     fn discovers_are_repeated_with_growing_random_pauses() {
-        let mut client = Client::new(START, 7);
+        let mut client = Client::new(START, None, 7);
         let mut now = START;
         for seconds in [4, 8, 16, 32, 64, 64, 64] {
-            assert_eq!(client.tick(now), [Output::Broadcast(Request::Discover)]);
+            assert_eq!(client.tick(now), [Output::Broadcast(discover())]);
             let pause = client.next_deadline().unwrap() - now;
             let middle = Duration::from_secs(seconds);
             assert!(
@@ -299,7 +587,7 @@ mod tests {
 
     #[test]
     fn a_request_in_vain_begins_again() {
-        let mut client = Client::new(START, 3);
+        let mut client = Client::new(START, None, 3);
         client.tick(START);
         client.receive(Reply::Offer(grant(60)), START);
         for _ in 1..REQUEST_TRIES {
@@ -312,13 +600,13 @@ mod tests {
         assert_eq!(client.tick(client.next_deadline().unwrap()), []);
         assert_eq!(
             client.tick(client.next_deadline().unwrap()),
-            [Output::Broadcast(Request::Discover)]
+            [Output::Broadcast(discover())]
         );
     }
 
     #[test]
     fn a_refused_request_begins_again_but_not_at_once() {
-        let mut client = Client::new(START, 3);
+        let mut client = Client::new(START, None, 3);
         client.tick(START);
         client.receive(Reply::Offer(grant(60)), START);
         assert_eq!(client.receive(Reply::Refuse, START), []);

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use crate::net::domain;
+
 /// `op`, `htype` … `file`: what stands before the magic cookie.
 const FIXED_SIZE: usize = 236;
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -19,6 +21,8 @@ const ROUTER: u8 = 3;
 const NAME_SERVERS: u8 = 6;
 const HOST_NAME: u8 = 12;
 const DOMAIN: u8 = 15;
+const MTU: u8 = 26;
+const TIME_SERVERS: u8 = 42;
 const REQUESTED_ADDRESS: u8 = 50;
 const LEASE_TIME: u8 = 51;
 const OVERLOAD: u8 = 52;
@@ -28,27 +32,40 @@ const PARAMETERS: u8 = 55;
 const MAXIMUM_SIZE: u8 = 57;
 const RENEWAL_TIME: u8 = 58;
 const REBINDING_TIME: u8 = 59;
+const SEARCH: u8 = 119;
 const CLASSLESS_ROUTES: u8 = 121;
 const END: u8 = 255;
 
-/// What is asked for.
-const WANTED: [u8; 9] = [
+/// The most of each kind that is taken of an answer.
+const MOST: usize = 8;
+/// The most routes that are taken of an answer.
+const MOST_ROUTES: usize = 64;
+
+/// What is asked for, what matters most first (RFC 3442: classless routes before the router).
+const WANTED: [u8; 13] = [
     SUBNET_MASK,
+    CLASSLESS_ROUTES,
     ROUTER,
     NAME_SERVERS,
+    HOST_NAME,
     DOMAIN,
+    MTU,
+    TIME_SERVERS,
     LEASE_TIME,
     SERVER,
     RENEWAL_TIME,
     REBINDING_TIME,
-    CLASSLESS_ROUTES,
+    SEARCH,
 ];
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// `DHCPDISCOVER`.
-    Discover,
+    Discover {
+        /// The address that it would like.
+        wish: Option<Ipv4Addr>,
+    },
     /// `DHCPREQUEST` for an offer.
     Select {
         /// The offered address.
@@ -56,11 +73,60 @@ pub enum Request {
         /// The server that offered it.
         server: Ipv4Addr,
     },
+    /// `DHCPREQUEST` for an address of before, which may not be right on this network (INIT-REBOOT).
+    Confirm {
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// `DHCPREQUEST` for the address that the client has.
     Extend {
         /// The address.
         address: Ipv4Addr,
     },
+    /// `DHCPDECLINE`: somebody else has the address.
+    Decline {
+        /// The address.
+        address: Ipv4Addr,
+        /// The server that granted it.
+        server: Ipv4Addr,
+    },
+    /// `DHCPRELEASE`: the address is not needed any more.
+    Release {
+        /// The address.
+        address: Ipv4Addr,
+        /// The server that granted it.
+        server: Ipv4Addr,
+    },
+}
+
+impl Request {
+    /// Option 53.
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Discover { .. } => 1,
+            Self::Select { .. } | Self::Confirm { .. } | Self::Extend { .. } => 3,
+            Self::Decline { .. } => 4,
+            Self::Release { .. } => 7,
+        }
+    }
+
+    /// Options 50 and 54 (RFC 2131 table 5).
+    const fn address_and_server(&self) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
+        match *self {
+            Self::Discover { wish } => (wish, None),
+            Self::Confirm { address } => (Some(address), None),
+            Self::Select { address, server } | Self::Decline { address, server } => {
+                (Some(address), Some(server))
+            }
+            Self::Extend { .. } => (None, None),
+            Self::Release { server, .. } => (None, Some(server)),
+        }
+    }
+
+    /// Whether an answer is expected, and with it what is asked for.
+    const fn asks(&self) -> bool {
+        !matches!(self, Self::Decline { .. } | Self::Release { .. })
+    }
 }
 
 /// What a server sends, as far as it is understood.
@@ -87,8 +153,16 @@ pub struct Grant {
     pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
-    /// The domain; only a name of letters, digits, hyphens and dots.
+    /// The domain.
     pub domain: Option<String>,
+    /// The domains to search names in (RFC 3397).
+    pub search: Vec<String>,
+    /// Time servers.
+    pub ntp: Vec<Ipv4Addr>,
+    /// The name that the machine shall have.
+    pub hostname: Option<String>,
+    /// The largest packet in bytes.
+    pub mtu: Option<u16>,
     /// Lease time in seconds, never 0.
     pub seconds: u32,
     /// T1 in seconds.
@@ -116,22 +190,28 @@ pub fn encode(identity: &Identity, request: &Request, seconds: u16) -> Vec<u8> {
     message[4..8].copy_from_slice(&identity.xid.to_be_bytes());
     message[8..10].copy_from_slice(&seconds.to_be_bytes());
     match request {
-        Request::Extend { address } => message[12..16].copy_from_slice(&address.octets()),
+        Request::Extend { address } | Request::Release { address, .. } => {
+            message[12..16].copy_from_slice(&address.octets());
+        }
         _ => message[10..12].copy_from_slice(&BROADCAST_FLAG.to_be_bytes()),
     }
     message[28..34].copy_from_slice(&identity.hardware_address);
     message.extend(COOKIE);
-    let kind = if *request == Request::Discover { 1 } else { 3 };
-    push_option(&mut message, MESSAGE_TYPE, &[kind]);
-    if let Request::Select { address, server } = request {
+    push_option(&mut message, MESSAGE_TYPE, &[request.kind()]);
+    let (address, server) = request.address_and_server();
+    if let Some(address) = address {
         push_option(&mut message, REQUESTED_ADDRESS, &address.octets());
+    }
+    if let Some(server) = server {
         push_option(&mut message, SERVER, &server.octets());
     }
-    push_option(&mut message, MAXIMUM_SIZE, &1500_u16.to_be_bytes());
-    if (1..=63).contains(&identity.hostname.len()) {
-        push_option(&mut message, HOST_NAME, identity.hostname.as_bytes());
+    if request.asks() {
+        push_option(&mut message, MAXIMUM_SIZE, &1500_u16.to_be_bytes());
+        if (1..=63).contains(&identity.hostname.len()) {
+            push_option(&mut message, HOST_NAME, identity.hostname.as_bytes());
+        }
+        push_option(&mut message, PARAMETERS, &WANTED);
     }
-    push_option(&mut message, PARAMETERS, &WANTED);
     message.push(END);
     message.resize(message.len().max(MINIMUM_SIZE), PAD);
     message
@@ -217,7 +297,7 @@ impl Options {
             .filter_map(|bytes| address_at(bytes, 0));
         addresses
             .filter(|address| !address.is_unspecified())
-            .take(8)
+            .take(MOST)
             .collect()
     }
 
@@ -234,7 +314,14 @@ impl Options {
             prefix: self.prefix(address)?,
             routes: self.routes()?,
             dns: self.addresses(NAME_SERVERS),
-            domain: self.domain(),
+            domain: self.name(DOMAIN),
+            search: self
+                .get(SEARCH)
+                .map(domain::read_compressed)
+                .unwrap_or_default(),
+            ntp: self.addresses(TIME_SERVERS),
+            hostname: self.name(HOST_NAME),
+            mtu: self.mtu(),
             seconds,
             renewal: self.number(RENEWAL_TIME),
             rebinding: self.number(REBINDING_TIME),
@@ -269,14 +356,15 @@ impl Options {
         }
     }
 
-    fn domain(&self) -> Option<String> {
-        let text = std::str::from_utf8(self.get(DOMAIN)?)
-            .ok()?
-            .trim_end_matches('\0');
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-        let valid =
-            (1..=253).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(is_name);
-        valid.then(|| text.to_owned())
+    fn name(&self, code: u8) -> Option<String> {
+        let text = std::str::from_utf8(self.get(code)?).ok()?;
+        domain::checked(text.trim_end_matches('\0'))
+    }
+
+    /// Less than 576 bytes is no network that this machine could use (RFC 791).
+    fn mtu(&self) -> Option<u16> {
+        let bytes = self.get(MTU)?.try_into().ok()?;
+        Some(u16::from_be_bytes(bytes)).filter(|&mtu| mtu >= 576)
     }
 }
 
@@ -292,7 +380,10 @@ fn parse_classless_routes(mut bytes: &[u8]) -> Option<Vec<(Ipv4Addr, u8, Ipv4Add
         destination[..significant].copy_from_slice(&rest[..significant]);
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
         let destination = Ipv4Addr::from(u32::from_be_bytes(destination) & mask);
-        routes.push((destination, prefix, address_at(rest, significant)?));
+        let router = address_at(rest, significant)?;
+        if routes.len() < MOST_ROUTES {
+            routes.push((destination, prefix, router));
+        }
         bytes = &rest[significant + 4..];
     }
     Some(routes)
@@ -474,7 +565,7 @@ mod tests {
     #[test]
     fn requests_have_their_parts_in_place() {
         let address = Ipv4Addr::new(10, 0, 2, 15);
-        let discover = encode(&identity(), &Request::Discover, 3);
+        let discover = encode(&identity(), &Request::Discover { wish: None }, 3);
         assert!(discover.len() >= MINIMUM_SIZE);
         assert_eq!(discover[..12], [1, 1, 6, 0, 1, 2, 3, 4, 0, 3, 0x80, 0]);
         assert_eq!(discover[236..243], [99, 130, 83, 99, 53, 1, 1]);
@@ -489,5 +580,56 @@ mod tests {
             0,
         );
         assert_eq!(select[243..255], [50, 4, 10, 0, 2, 15, 54, 4, 10, 0, 2, 15]);
+    }
+
+    #[test]
+    fn what_ends_a_lease_asks_for_nothing() {
+        let address = Ipv4Addr::new(10, 0, 2, 15);
+        let server = Ipv4Addr::new(10, 0, 2, 2);
+        let release = encode(&identity(), &Request::Release { address, server }, 0);
+        assert_eq!(release[12..16], [10, 0, 2, 15]);
+        assert_eq!(release[240..250], [53, 1, 7, 54, 4, 10, 0, 2, 2, 255]);
+        let decline = encode(&identity(), &Request::Decline { address, server }, 0);
+        assert_eq!(decline[12..16], [0; 4]);
+        assert_eq!(
+            decline[240..256],
+            [53, 1, 4, 50, 4, 10, 0, 2, 15, 54, 4, 10, 0, 2, 2, 255]
+        );
+    }
+
+    #[test]
+    fn names_time_servers_and_the_mtu_are_read() {
+        let more = [
+            &[12, 5][..],
+            b"web-9",
+            &[26, 2, 5, 120, 42, 4, 10, 0, 2, 7, 119, 5],
+            b"\x03lan\x00",
+        ]
+        .concat();
+        let grant = granted(&with(&more)).unwrap();
+        assert_eq!(grant.hostname.as_deref(), Some("web-9"));
+        assert_eq!(grant.mtu, Some(1400));
+        assert_eq!(grant.ntp, [Ipv4Addr::new(10, 0, 2, 7)]);
+        assert_eq!(grant.search, ["lan"]);
+        assert_eq!(granted(&with(&[26, 2, 0, 10])).unwrap().mtu, None);
+    }
+
+    #[test]
+    fn hostile_answers_are_read_within_the_bounds() {
+        let options = with(&[121, 5, 0, 10, 0, 2, 2, 119, 5, 3, 108, 97, 110, 0]);
+        let mut taken = 0;
+        let mut check = |packet: &[u8]| {
+            if let Some(Reply::Offer(grant) | Reply::Acknowledge(grant)) =
+                parse(packet, &identity())
+            {
+                taken += 1;
+                assert!(grant.dns.len() <= MOST && grant.ntp.len() <= MOST);
+                assert!(grant.routes.len() <= MOST_ROUTES && grant.search.len() <= domain::MOST);
+                assert!(grant.prefix <= 32 && grant.seconds > 0);
+            }
+        };
+        crate::net::random::mutated(50_000, &answer(&options), &mut check);
+        crate::net::random::random_bytes(20_000, 600, |options| check(&answer(options)));
+        assert!(taken > 100, "{taken}");
     }
 }

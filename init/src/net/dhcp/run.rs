@@ -47,7 +47,7 @@ pub fn serve(device: Option<&str>, tell: Tell<'_>) -> io::Result<std::convert::I
             .into_owned(),
     };
     let begun = now();
-    let mut client = Client::new(begun, random()?);
+    let mut client = Client::new(begun, None, random()?);
     let mut packet = [0; 1500];
     loop {
         let mut outputs = client.tick(now());
@@ -265,6 +265,10 @@ mod tests {
             ],
             dns: Vec::new(),
             domain: None,
+            search: Vec::new(),
+            ntp: Vec::new(),
+            hostname: None,
+            mtu: None,
             seconds: 60,
             renewal: None,
             rebinding: None,
