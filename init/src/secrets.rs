@@ -23,6 +23,8 @@ const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentia
 const SMBIOS: &str = "/sys/firmware/dmi/tables/DMI";
 /// The most that a secret holds (systemd: `CREDENTIAL_SIZE_MAX`).
 const LONGEST: u64 = 1 << 20;
+/// The most of a secret that init itself uses.
+const LONGEST_KEY: usize = 4096;
 /// The most that is read of an SMBIOS table.
 const LONGEST_TABLE: u64 = 16 << 20;
 
@@ -51,6 +53,24 @@ pub fn provide(workload: &str, secrets: &[BootSecret]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A secret that init itself uses; `None`: nobody gave it. Who has it wipes it.
+///
+/// # Errors
+/// In words, why it cannot be had; never with anything of its content.
+pub fn read(name: &str) -> Result<Option<Vec<u8>>, String> {
+    match File::open(format!("{FW_CFG}/{name}/raw")) {
+        Ok(file) => {
+            // Room for all of it at once: a buffer that grows would leave copies behind.
+            let mut value = Vec::with_capacity(LONGEST_KEY);
+            let read = file.take(LONGEST_KEY as u64).read_to_end(&mut value);
+            read.map_err(|error| format!("the secret {name} cannot be read: {error}"))?;
+            Ok(Some(value))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => from_smbios(name),
+        Err(error) => Err(format!("the secret {name} cannot be read: {error}")),
+    }
 }
 
 fn make_folder(workload: &str) -> io::Result<String> {
@@ -154,7 +174,7 @@ fn copy_bytes(source: &mut dyn Read, target: &mut File, buffer: &mut [u8]) -> io
 }
 
 /// Overwrites what is not needed any more; the compiler may not leave that out.
-fn wipe(bytes: &mut [u8]) {
+pub fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     black_box(bytes);
 }

@@ -29,7 +29,7 @@ const FEED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Ends everything that still runs, unmounts the state, closes the root, says so, and ends the machine.
 pub fn finish(mut machine: Machine, ending: Ending) -> ! {
-    machine.network.stop();
+    machine.network.stop(ending == Ending::Reboot);
     let watchdog = machine.watchdog.as_ref();
     if !end_processes(libc::SIGTERM, watchdog) {
         machine

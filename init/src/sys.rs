@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod netlink;
+pub mod packet;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};

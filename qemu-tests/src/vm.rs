@@ -365,6 +365,16 @@ impl Vm {
         ))
     }
 
+    /// Plugs a network cable in, or pulls it; `netdev` is QEMU's name of the network, `net` that of the first card.
+    ///
+    /// # Errors
+    /// If QEMU does not take it.
+    pub fn set_link(&mut self, netdev: &str, up: bool) -> Result<()> {
+        self.send(&format!(
+            "{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"{netdev}\", \"up\": {up}}}}}"
+        ))
+    }
+
     /// Presses the power button and waits for a clean end.
     ///
     /// # Errors

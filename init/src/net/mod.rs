@@ -7,7 +7,7 @@ pub mod attach;
 pub mod confine;
 pub mod dhcp;
 pub mod dhcp6;
-pub mod domain;
+pub mod domain_name;
 pub mod endpoints;
 pub mod fabric;
 pub mod facts;
@@ -16,9 +16,9 @@ pub mod helper;
 pub mod message;
 pub mod netlink;
 pub mod ntp;
-pub mod resolver;
 #[cfg(test)]
 mod random;
+pub mod resolver;
 pub mod uplink;
 
 use std::collections::BTreeSet;
@@ -188,10 +188,11 @@ impl Network {
             .is_some_and(|pipe| rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0))
     }
 
-    /// Asks the children to end: `uplink` gives back what it has on loan.
-    pub fn stop(&mut self) {
+    /// Asks the children to end: `uplink` gives back what it has on loan, but for a machine that comes back at once.
+    pub fn stop(&mut self, comes_back: bool) {
         for helper in &self.helpers {
-            helper.signal(libc::SIGTERM);
+            let keeps = comes_back && helper.task == Task::Uplink;
+            helper.signal(if keeps { libc::SIGINT } else { libc::SIGTERM });
         }
     }
 }

@@ -280,9 +280,10 @@ impl Client {
             tries: 0,
             next: now + DECLINE_PAUSE,
         };
+        // First it goes, so that nothing is sent from it any more (RFC 2131 §4.4.4).
         vec![
-            Output::Broadcast(Request::Decline { address, server }),
             Output::Lost,
+            Output::Broadcast(Request::Decline { address, server }),
         ]
     }
 
@@ -531,7 +532,7 @@ mod tests {
             address, server, ..
         } = grant(1);
         let decline = Output::Broadcast(Request::Decline { address, server });
-        assert_eq!(client.decline(START), [decline, Output::Lost]);
+        assert_eq!(client.decline(START), [Output::Lost, decline]);
         assert_eq!(client.decline(START), []);
         assert_eq!(client.next_deadline(), Some(START + DECLINE_PAUSE));
         assert_eq!(

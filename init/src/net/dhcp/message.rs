@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::net::domain;
+use crate::net::domain_name as domain;
 
 /// `op`, `htype` … `file`: what stands before the magic cookie.
 const FIXED_SIZE: usize = 236;

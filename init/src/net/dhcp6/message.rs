@@ -4,7 +4,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::net::domain;
+use crate::net::domain_name as domain;
 
 /// The most of each kind that is taken of an answer.
 pub const MOST: usize = 8;

@@ -1,0 +1,201 @@
+//! DHCPv6 on one link: the socket and the kernel around [`Client`].
+
+use std::io;
+use std::net::{Ipv6Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::net::dhcp6::client::{Client, Output, Want};
+use crate::net::dhcp6::message::{self, Grant, Identity, Request};
+use crate::net::netlink::Socket;
+use crate::net::netlink::address::Address;
+use crate::net::netlink::link::HardwareAddress;
+
+use super::sockets;
+
+/// What is read of one link in one turn; the rest waits for the next.
+const PACKETS_AT_ONCE: usize = 16;
+/// One address, no network: what is on the link is for routers to say (RFC 5942).
+const PREFIX: u8 = 128;
+
+/// The client of one link.
+#[derive(Debug)]
+pub struct Dhcp6 {
+    index: u32,
+    device: String,
+    client: Client,
+    socket: UdpSocket,
+    identity: Identity,
+    bound: Option<Grant>,
+    informed: Option<Grant>,
+}
+
+impl Dhcp6 {
+    /// Wants nothing yet.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn new(
+        index: u32,
+        device: &str,
+        hardware_address: HardwareAddress,
+        association: u32,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            index,
+            device: device.to_owned(),
+            client: Client::new(sockets::random()),
+            socket: sockets::open6(device)?,
+            identity: Identity {
+                hardware_address,
+                association,
+            },
+            bound: None,
+            informed: None,
+        })
+    }
+
+    /// To be waited for.
+    #[must_use]
+    pub const fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// What servers said last.
+    #[must_use]
+    pub fn told(&self) -> Option<&Grant> {
+        self.bound.as_ref().or(self.informed.as_ref())
+    }
+
+    /// Whether an address is there by it.
+    #[must_use]
+    pub fn has(&self, address: Ipv6Addr) -> bool {
+        let addresses = self.bound.iter().flat_map(|grant| &grant.addresses);
+        let mut there = addresses.filter(|leased| leased.valid > 0);
+        there.any(|leased| leased.address == address)
+    }
+
+    /// What routers say is wanted.
+    pub fn want(&mut self, want: Want, now: Duration) {
+        self.client.want(want, now);
+    }
+
+    /// When [`Dhcp6::tick`] has something to do.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Option<Duration> {
+        self.client.next_deadline()
+    }
+
+    /// Time passed.
+    ///
+    /// # Errors
+    /// What could not be done; it is tried again by the client's own repetition.
+    pub fn tick(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
+        let outputs = self.client.tick(now);
+        self.perform(outputs, now, netlink)
+    }
+
+    /// There may be packets.
+    ///
+    /// # Errors
+    /// As [`Dhcp6::tick`].
+    pub fn receive(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
+        let mut packet = [0; 1500];
+        for _ in 0..PACKETS_AT_ONCE {
+            let Ok(size) = self.socket.recv(&mut packet) else {
+                break;
+            };
+            let transaction = self.client.transaction();
+            if let Some(reply) = message::parse(&packet[..size], &self.identity, transaction) {
+                let outputs = self.client.receive(reply, now);
+                self.perform(outputs, now, netlink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The link was lost and is back.
+    pub fn link_is_back(&mut self, now: Duration) {
+        self.client.link_is_back(now);
+    }
+
+    /// Somebody else has the addresses.
+    ///
+    /// # Errors
+    /// As [`Dhcp6::tick`].
+    pub fn decline(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
+        let outputs = self.client.decline(now);
+        self.perform(outputs, now, netlink)
+    }
+
+    /// The machine ends, and its addresses are not needed any more.
+    pub fn release(&mut self, now: Duration) {
+        if let Some(Output::Send(request)) = self.client.release(now) {
+            let _ = self.send(&request, now);
+        }
+    }
+
+    fn perform(
+        &mut self,
+        outputs: Vec<Output>,
+        now: Duration,
+        netlink: &mut Socket,
+    ) -> Result<(), String> {
+        let mut failed = None;
+        for output in outputs {
+            let result = match output {
+                Output::Send(request) => {
+                    self.send(&request, now).map_err(|error| error.to_string())
+                }
+                Output::Bound(grant) => self.bind(grant, netlink),
+                Output::Informed(grant) => {
+                    self.informed = Some(grant);
+                    Ok(())
+                }
+                Output::Lost(addresses) => {
+                    self.bound = None;
+                    for address in addresses {
+                        let address = Address::new(self.index, address.into(), PREFIX);
+                        let _ = netlink.request(&address.remove());
+                    }
+                    Ok(())
+                }
+            };
+            failed = result.err().or(failed);
+        }
+        failed.map_or(Ok(()), |error| {
+            Err(format!("DHCPv6 on {}: {error}", self.device))
+        })
+    }
+
+    fn send(&self, request: &Request, now: Duration) -> io::Result<()> {
+        let elapsed = self.client.elapsed(now);
+        let transaction = self.client.transaction();
+        let bytes = message::encode(&self.identity, request, transaction, elapsed);
+        match self.socket.send_to(&bytes, sockets::servers6(self.index)) {
+            // There is no link-local address yet, or it is not known yet to be nobody else's: the next try has one.
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    fn bind(&mut self, grant: Grant, netlink: &mut Socket) -> Result<(), String> {
+        let requests: Vec<_> = grant
+            .addresses
+            .iter()
+            .map(|leased| {
+                let mut address = Address::new(self.index, leased.address.into(), PREFIX);
+                address.valid = leased.valid;
+                address.preferred = leased.preferred;
+                if leased.valid > 0 {
+                    address.set()
+                } else {
+                    address.remove()
+                }
+            })
+            .collect();
+        self.bound = Some(grant);
+        netlink
+            .request_all(&requests)
+            .map_err(|refused| refused.to_string())
+    }
+}

@@ -1,0 +1,338 @@
+//! The child `uplink`: all of the machine's interfaces in one loop.
+//!
+//! It makes and sets up links ([`links`]), keeps each interface ([`port`]), and tells what they have ([`told`]): facts
+//! for `resolver` and `ntp`, `resolv.conf`, the hostname, and lines for PID 1. What decides is pure ([`matching`],
+//! [`conflict`], [`router`], the DHCP clients); what is here only waits and carries.
+//!
+//! It may end at any time: what it did stays in the kernel, and the next one takes it over. SIGTERM releases the leases,
+//! SIGINT keeps them for the machine that comes back.
+
+pub mod conflict;
+pub mod dhcp4;
+pub mod dhcp6;
+pub mod lease_file;
+pub mod links;
+pub mod lookup;
+pub mod matching;
+pub mod port;
+pub mod router;
+pub mod sockets;
+pub mod told;
+pub mod tunnel;
+pub mod tunnels;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::boot::BootSpec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::system::sethostname;
+use rustix::time::Timespec;
+
+use super::facts::{FACTS, Facts};
+use super::message::{Message, note};
+use super::netlink::address::{self, Address, DUPLICATE, TENTATIVE};
+use super::netlink::monitor::{News, group};
+use super::netlink::{Monitor, Socket};
+use super::{RESOLV_CONF, overwrite};
+use crate::console::now;
+use crate::{sys, system};
+use links::Links;
+use port::Port;
+use told::{Fixed, Told};
+
+const GROUPS: u32 = group::LINK | group::IPV6_ADDRESS | group::IPV6_LINK | group::ROUTER_OPTION;
+/// `IFA_F_OPTIMISTIC`: used although it is not known yet whether somebody else has it.
+const OPTIMISTIC: u32 = 0x04;
+
+/// Runs until it is told to end or cannot go on; returns the exit status.
+#[must_use]
+pub fn run() -> i32 {
+    let result = system::read_spec().and_then(|spec| {
+        let failed = |error: io::Error| format!("cannot begin: {error}");
+        let signals = sys::catch_signals(&[libc::SIGTERM, libc::SIGINT]).map_err(failed)?;
+        let mut uplink = Uplink::new(&spec).map_err(failed)?;
+        uplink.serve(&signals);
+        Ok(())
+    });
+    match result {
+        Ok(()) => 0,
+        Err(reason) => {
+            note(reason);
+            1
+        }
+    }
+}
+
+/// Everything that the child holds.
+struct Uplink {
+    ports: Vec<Port>,
+    links: Links,
+    netlink: Socket,
+    monitor: Monitor,
+    fixed: Fixed,
+    /// Where the state is mounted.
+    state: Option<PathBuf>,
+    /// The machine's name as the file has it.
+    hostname: String,
+    /// What was told last, by interface.
+    told: Vec<Option<Told>>,
+    facts: Option<Facts>,
+}
+
+impl Uplink {
+    fn new(spec: &BootSpec) -> io::Result<Self> {
+        // News come from now on, so that nothing is missed between the list and the first one.
+        let monitor = Monitor::open(GROUPS)?;
+        let now = now();
+        let interfaces = spec.interfaces.iter().cloned();
+        let mut uplink = Self {
+            ports: interfaces
+                .map(|interface| Port::new(interface, now))
+                .collect(),
+            links: Links::default(),
+            netlink: Socket::open()?,
+            monitor,
+            fixed: fixed(spec),
+            state: spec
+                .state
+                .as_ref()
+                .map(|state| PathBuf::from(&state.mount_point)),
+            hostname: spec.hostname.clone(),
+            told: vec![None; spec.interfaces.len()],
+            facts: None,
+        };
+        uplink.look(now);
+        Ok(uplink)
+    }
+
+    fn serve(&mut self, signals: &OwnedFd) {
+        loop {
+            let now = now();
+            for port in &mut self.ports {
+                port.tick(&mut self.netlink, now);
+            }
+            self.publish();
+            self.wait(signals);
+            let mut numbers = [0_u8; 16];
+            if let Ok(size) = rustix::io::read(signals, &mut numbers) {
+                let comes_back = numbers[..size]
+                    .iter()
+                    .any(|&number| i32::from(number) == libc::SIGINT);
+                return self.end(comes_back);
+            }
+            self.hear();
+        }
+    }
+
+    /// Until something happens or is due.
+    fn wait(&self, signals: &OwnedFd) {
+        let deadlines = self.ports.iter().filter_map(Port::next_deadline);
+        let timeout = deadlines.min().map(|deadline| {
+            let left = deadline.saturating_sub(now());
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
+        });
+        let ports = self.ports.iter().flat_map(Port::descriptors);
+        let mut waiting = vec![
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(&self.monitor, PollFlags::IN),
+        ];
+        waiting.extend(ports.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let _ = poll(&mut waiting, timeout.as_ref());
+    }
+
+    fn end(&mut self, comes_back: bool) {
+        if !comes_back {
+            let now = now();
+            for port in &mut self.ports {
+                port.release(now);
+            }
+        }
+    }
+
+    /// Looks at everything anew.
+    fn look(&mut self, now: Duration) {
+        if let Err(refused) = self.links.list(&mut self.netlink) {
+            note(format_args!("cannot list the links: {refused}"));
+        }
+        self.reconcile(now);
+        let addresses = self.netlink.list(&address::list(), Address::read);
+        for address in addresses.unwrap_or_default() {
+            self.on_address(&address, true, now);
+        }
+    }
+
+    fn hear(&mut self) {
+        let news = self.monitor.read();
+        let now = now();
+        let mut changed = false;
+        for one in news {
+            match one {
+                News::Link(link) => {
+                    self.links.update(link);
+                    changed = true;
+                }
+                News::LinkGone(link) => {
+                    self.links.remove(link.index);
+                    changed = true;
+                }
+                News::Address(address) => self.on_address(&address, true, now),
+                News::AddressGone(address) => self.on_address(&address, false, now),
+                News::RouterOption { index, bytes } => {
+                    if let Some(port) = self.port(index) {
+                        port.advise(&bytes, now);
+                    }
+                }
+                News::Lost => return self.look(now),
+                News::Route(_) | News::RouteGone(_) | News::Prefix(_) => {}
+            }
+        }
+        if changed {
+            self.reconcile(now);
+        }
+    }
+
+    fn port(&mut self, index: u32) -> Option<&mut Port> {
+        self.ports
+            .iter_mut()
+            .find(|port| port.index() == Some(index))
+    }
+
+    fn on_address(&mut self, told: &Address, there: bool, now: Duration) {
+        let IpAddr::V6(address) = told.address else {
+            return;
+        };
+        let Some(at) = (0..self.ports.len()).find(|&at| self.ports[at].index() == Some(told.index))
+        else {
+            return;
+        };
+        let is_running = self
+            .links
+            .get(told.index)
+            .is_some_and(|link| link.is_running());
+        let port = &mut self.ports[at];
+        // One with an end that is somebody else's is removed by the kernel.
+        let is_taken = !there && is_running && port.has_leased6(address);
+        if told.flags & DUPLICATE != 0 || is_taken {
+            port.on_duplicate6(address, &mut self.netlink, now);
+        }
+        let usable = told.flags & TENTATIVE == 0 || told.flags & OPTIMISTIC != 0;
+        let usable = usable && told.flags & DUPLICATE == 0;
+        port.set_address6(address, told.prefix, there && usable);
+    }
+
+    /// Makes what is missing, and gives each interface its link.
+    fn reconcile(&mut self, now: Duration) {
+        while self.make() {
+            if let Err(refused) = self.links.list(&mut self.netlink) {
+                note(format_args!("cannot list the links: {refused}"));
+                break;
+            }
+        }
+        let specs: Vec<_> = self.ports.iter().map(|port| port.spec.clone()).collect();
+        let held: Vec<_> = self.ports.iter().map(Port::index).collect();
+        let indices = matching::assign(&specs, &held, &self.links.seen());
+        for (at, index) in indices.iter().enumerate() {
+            if held[at].is_some() && held[at] != *index {
+                self.ports[at].detach(now);
+            }
+            let Some(link) = index.and_then(|index| self.links.get(index)) else {
+                continue;
+            };
+            let master = specs[at].master.as_deref();
+            let master =
+                master.and_then(|master| specs.iter().position(|spec| spec.label == master));
+            let master = master.and_then(|place| {
+                Some((indices[place]?, links::wants_parts_down(&specs[place].link)))
+            });
+            let joins = master.is_some_and(|(master, _)| link.master != Some(master));
+            let port = &mut self.ports[at];
+            if held[at] != *index || joins {
+                let result = links::set_up(link, &specs[at], master, &mut self.netlink);
+                port.check(result.map_err(|refused| refused.to_string()));
+            }
+            if held[at] != *index {
+                port.attach(link, &mut self.netlink, now);
+            }
+            port.update(link, self.state.as_deref(), &mut self.netlink, now);
+        }
+    }
+
+    /// Makes one link that is missing; whether it did.
+    fn make(&mut self) -> bool {
+        let lower: Vec<(String, Option<u32>)> = self
+            .ports
+            .iter()
+            .map(|port| (port.spec.label.clone(), port.index()))
+            .collect();
+        let find = |label: &str| lower.iter().find(|(other, _)| other == label)?.1;
+        for port in &mut self.ports {
+            match self.links.make(&port.spec, find, &mut self.netlink) {
+                Ok(false) => {}
+                Ok(true) => return true,
+                Err(reason) => port.check(Err(reason)),
+            }
+        }
+        false
+    }
+
+    /// Tells what is otherwise than before.
+    fn publish(&mut self) {
+        let told: Vec<Option<Told>> = self.ports.iter().map(Port::told).collect();
+        if self.facts.is_some() && told == self.told {
+            return;
+        }
+        // The facts come first: who hears that the network is there may look at them.
+        self.publish_facts(&told);
+        for ((port, new), old) in self.ports.iter().zip(&told).zip(&self.told) {
+            let label = port.spec.label.clone();
+            let text = new.as_ref().map(Told::describe);
+            match text {
+                Some(text) if old.as_ref().map(Told::describe).as_ref() != Some(&text) => {
+                    Message::Bound { label, text }.tell();
+                }
+                None if old.is_some() => Message::Lost { label }.tell(),
+                _ => {}
+            }
+        }
+        self.told = told;
+    }
+
+    fn publish_facts(&mut self, told: &[Option<Told>]) {
+        let known: Vec<&Told> = told.iter().flatten().collect();
+        let facts = told::facts(&known, &self.fixed);
+        if self.facts.as_ref() == Some(&facts) {
+            return;
+        }
+        if let Err(error) = overwrite(RESOLV_CONF, &told::resolv_conf(&facts)) {
+            note(format_args!("cannot write {RESOLV_CONF}: {error}"));
+        }
+        if !self.fixed.hostname {
+            let name = facts.hostname.as_ref().unwrap_or(&self.hostname);
+            if let Err(errno) = sethostname(name.as_bytes()) {
+                note(format_args!("cannot set the hostname {name}: {errno}"));
+            }
+        }
+        match facts.write(Path::new(FACTS)) {
+            Ok(()) => Message::Changed.tell(),
+            Err(error) => note(format_args!("cannot write {FACTS}: {error}")),
+        }
+        self.facts = Some(facts);
+    }
+}
+
+fn fixed(spec: &BootSpec) -> Fixed {
+    let dns: Vec<String> = spec.dns.iter().map(ToString::to_string).collect();
+    Fixed {
+        dns: (!dns.is_empty()).then_some(dns),
+        search: (!spec.search.is_empty()).then(|| spec.search.clone()),
+        ntp: spec.ntp.clone(),
+        hostname: spec.hostname_fixed,
+    }
+}

@@ -1,0 +1,309 @@
+//! The child `uplink` against real servers and hostile ones, in network namespaces. Needs root, `ip` and `dnsmasq`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod network;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use network::server::Scripted;
+use network::{Machine, Net};
+
+/// `[network.interface.uplink]` with these keys.
+fn uplink(keys: &str) -> String {
+    format!("[network.interface.uplink]\ndevice = \"eth0\"\n{keys}\n")
+}
+
+#[test]
+fn a_real_server_gives_addresses_of_both_families_and_gets_them_back() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "10.7.0.1/24", "dev", "eth0"]);
+    net.server(&["addr", "add", "fd07::1/64", "dev", "eth0", "nodad"]);
+    let leases = net.path("leases");
+    let lease_file = format!("--dhcp-leasefile={leases}");
+    let _dnsmasq = net.dnsmasq(&[
+        "--dhcp-range=10.7.0.50,10.7.0.60,5m",
+        "--dhcp-range=fd07::100,fd07::1ff,64,5m",
+        "--enable-ra",
+        "--dhcp-authoritative",
+        "--dhcp-option=option:router,10.7.0.1",
+        "--dhcp-option=option:dns-server,10.7.0.53",
+        "--dhcp-option=option:ntp-server,10.7.0.123",
+        "--dhcp-option=option:domain-search,corp.example",
+        "--dhcp-option=option:mtu,1400",
+        "--dhcp-option=option:classless-static-route,10.9.0.0/16,10.7.0.9,0.0.0.0/0,10.7.0.1",
+        "--dhcp-option=option6:dns-server,[fd07::53]",
+        "--domain=lan.example",
+        "--dhcp-host=02:00:00:00:07:02,machine-7",
+        &lease_file,
+    ]);
+    let mut machine = Machine::start(&net, &uplink("dhcp = true"));
+    machine.wait_for("bound uplink eth0 10.7.0.");
+    let bound = machine.wait_for("fd07::1");
+    assert!(bound.contains("gateway 10.7.0.1"), "{bound}");
+    let facts = machine.wait_for_file("run/coracle/net/facts.json", |text| {
+        text.contains("fd07::53")
+    });
+    for part in ["10.7.0.53", "10.7.0.123", "corp.example", "machine-7"] {
+        assert!(facts.contains(part), "{part}: {facts}");
+    }
+    let resolv_conf = machine.file("run/coracle/etc/resolv.conf");
+    assert!(
+        resolv_conf.contains("nameserver 10.7.0.53\n"),
+        "{resolv_conf}"
+    );
+    assert!(
+        resolv_conf.starts_with("search corp.example"),
+        "{resolv_conf}"
+    );
+    assert_eq!(machine.run(&["hostname"]).trim(), "machine-7");
+    let routes = net.machine(&["route"]);
+    assert!(
+        routes.contains("10.9.0.0/16 via 10.7.0.9 dev eth0 proto dhcp"),
+        "{routes}"
+    );
+    assert!(
+        routes.contains("default via 10.7.0.1 dev eth0 proto dhcp"),
+        "{routes}"
+    );
+    assert!(net.machine(&["link", "show", "eth0"]).contains("mtu 1400"));
+    assert!(net.machine(&["-6", "route"]).contains("default via fe80::"));
+    let is_leased = |text: &str| text.contains("02:00:00:00:07:02");
+    machine.wait_for_path(&leases, is_leased);
+    machine.end();
+    machine.wait_for_path(&leases, |text| !is_leased(text));
+}
+
+/// A server of the test's own, at 10.7.0.1.
+fn scripted() -> Option<(Net, Scripted)> {
+    let net = Net::new()?;
+    net.server(&["addr", "add", "10.7.0.1/24", "dev", "eth0"]);
+    let server = Scripted::new(&net);
+    Some((net, server))
+}
+
+#[test]
+fn a_lease_is_renewed_refused_rebound_and_lost_when_the_server_vanishes() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    server.serve([10, 7, 0, 50], 8);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24 gateway 10.7.0.1");
+    let renewal = server.wait_for(network::server::REQUEST);
+    assert_eq!(renewal.from, Ipv4Addr::new(10, 7, 0, 50));
+    server.answer(&renewal, network::server::ACK, [10, 7, 0, 50], 8);
+    let renewal = server.wait_for(network::server::REQUEST);
+    server.answer(&renewal, network::server::NAK, [0; 4], 0);
+    machine.wait_for("lost uplink");
+    assert!(!net.machine(&["addr"]).contains("10.7.0.50"));
+    server.serve([10, 7, 0, 51], 8);
+    machine.wait_for("bound uplink eth0 10.7.0.51/24");
+    // From now on it is silent.
+    machine.wait_for("lost uplink");
+    server.forget();
+    server.serve([10, 7, 0, 52], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.52/24");
+}
+
+#[test]
+fn a_machine_that_comes_back_asks_for_the_address_it_had() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let interfaces = uplink("dhcp = true\nipv6 = \"off\"");
+    let mut machine = Machine::start_with(&net, &interfaces, true);
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    machine.restart();
+    drop(machine);
+    let mut machine = Machine::start_with(&net, &interfaces, true);
+    let first = server.next();
+    assert_eq!(
+        (first.kind, first.from.is_unspecified()),
+        (network::server::REQUEST, true)
+    );
+    assert_eq!(first.wish, Some(Ipv4Addr::new(10, 7, 0, 50)));
+    server.answer(&first, network::server::ACK, [10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    machine.end();
+    assert_eq!(
+        server.wait_for(network::server::RELEASE).from,
+        Ipv4Addr::new(10, 7, 0, 50)
+    );
+    drop(machine);
+    // What was given back is a wish, and another network refuses what it does not know.
+    let mut machine = Machine::start_with(&net, &interfaces, true);
+    let first = server.next();
+    assert_eq!(first.kind, network::server::DISCOVER);
+    assert_eq!(first.wish, Some(Ipv4Addr::new(10, 7, 0, 50)));
+    server.serve([10, 7, 0, 60], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.60/24");
+    machine.restart();
+    drop(machine);
+    let mut machine = Machine::start_with(&net, &interfaces, true);
+    let first = server.wait_for(network::server::REQUEST);
+    server.answer(&first, network::server::NAK, [0; 4], 0);
+    server.serve([10, 7, 0, 61], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.61/24");
+}
+
+#[test]
+fn an_address_of_somebody_else_is_told_and_declined() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    net.server(&["addr", "add", "10.7.0.50/24", "dev", "eth0"]);
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("10.7.0.50 is the address of 02:00:00:00:07:01: declined");
+    assert_eq!(
+        server.wait_for(network::server::DECLINE).wish,
+        Some(Ipv4Addr::new(10, 7, 0, 50))
+    );
+    machine.wait_for("lost uplink");
+    server.serve([10, 7, 0, 51], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.51/24");
+}
+
+#[test]
+fn a_link_that_is_lost_and_back_has_its_lease_confirmed() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink");
+    net.server(&["link", "set", "eth0", "down"]);
+    machine.wait_for("lost uplink");
+    net.server(&["link", "set", "eth0", "up"]);
+    let confirm = server.wait_for(network::server::REQUEST);
+    assert_eq!(confirm.wish, Some(Ipv4Addr::new(10, 7, 0, 50)));
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    server.answer(&confirm, network::server::NAK, [0; 4], 0);
+    machine.wait_for("lost uplink");
+    server.serve([10, 7, 0, 51], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.51/24");
+}
+
+#[test]
+fn a_link_that_comes_late_goes_and_comes_again_is_configured_each_time() {
+    let Some(net) = Net::new() else { return };
+    let late =
+        "[network.interface.late]\nmac = \"02:00:00:00:09:02\"\naddresses = [\"192.0.2.7/24\"]\n";
+    let mut machine = Machine::start(
+        &net,
+        &format!("{}{late}", uplink("addresses = [\"10.7.0.2/24\"]")),
+    );
+    machine.wait_for("bound uplink eth0 10.7.0.2/24");
+    machine.wait_for("late: waiting for its link");
+    for _ in 0..2 {
+        net.plug("eth9", 9);
+        machine.wait_for("bound late eth9 192.0.2.7/24");
+        net.server(&["link", "del", "eth9"]);
+        machine.wait_for("lost late");
+    }
+}
+
+#[test]
+fn static_interfaces_have_what_the_file_says() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "10.7.0.2/24", "dev", "eth0"]);
+    let second = "[network.interface.second]\ndevice = \"eth1\"\n\
+                  [network.interface.br0]\nbridge = { of = [\"second\"] }\naddresses = [\"10.8.0.2/24\"]\n\
+                  gateways = [\"10.8.0.1\"]\nipv6 = \"static\"\n";
+    net.plug("eth1", 8);
+    let keys = "addresses = [\"10.7.0.2/24\", \"fd07::2/64\"]\ngateways = [\"10.7.0.1\", \"fd07::1\"]\nmtu = 1300\n\
+                metric = 7\nipv6 = \"static\"\nroutes = [{ to = \"10.9.0.0/16\", via = \"10.7.0.9\", metric = 3 }]\n";
+    let mut machine = Machine::start(&net, &format!("{}{second}", uplink(keys)));
+    machine.wait_for("uplink: 10.7.0.2 is the address of 02:00:00:00:07:01 too");
+    machine.wait_for("bound br0 br0 10.8.0.2/24");
+    let routes = net.machine(&["route"]);
+    for route in [
+        "default via 10.7.0.1 dev eth0 proto static metric 7",
+        "default via 10.8.0.1 dev br0 proto static metric 102",
+        "10.9.0.0/16 via 10.7.0.9 dev eth0 proto static metric 3",
+        "10.7.0.0/24 dev eth0 proto kernel scope link src 10.7.0.2 metric 7",
+    ] {
+        assert!(routes.contains(route), "{route}:\n{routes}");
+    }
+    assert!(
+        net.machine(&["-6", "route"])
+            .contains("default via fd07::1 dev eth0 proto static metric 7")
+    );
+    let links = net.machine(&["-d", "link"]);
+    assert!(
+        links.contains("mtu 1300") && links.contains("master br0"),
+        "{links}"
+    );
+    let part = net.machine(&["addr", "show", "eth1"]);
+    assert!(!part.contains("inet"), "{part}");
+    assert!(!net.machine(&["addr", "show", "eth0"]).contains("dynamic"));
+}
+
+#[test]
+fn a_flood_of_hostile_answers_neither_ends_it_nor_takes_its_memory() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let mut machine = Machine::start(&net, &uplink("dhcp = true"));
+    let discover = server.wait_for(network::server::DISCOVER);
+    let good = network::server::reply(&discover, network::server::OFFER, [10, 7, 0, 50], 600);
+    let before = machine.resident();
+    let mut state = 0x2545_f491_u32;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        usize::try_from(state >> 8).unwrap() % below
+    };
+    for _ in 0..20_000 {
+        let mut bytes = good.clone();
+        // The head that says whom it is for stays: what is behind it is what hostile bytes are about.
+        for _ in 0..1 + random(6) {
+            let at = 236 + random(bytes.len() - 236);
+            bytes[at] = u8::try_from(random(256)).unwrap();
+        }
+        // An offer it stays: whoever may grant on this network may grant anything.
+        bytes[240..243].copy_from_slice(&[53, 1, network::server::OFFER]);
+        let more = random(300);
+        bytes.extend((0..more).map(|at| u8::try_from(at % 251).unwrap()));
+        server.send(&bytes);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(machine.is_running());
+    let after = machine.resident();
+    assert!(after < before + 1024, "{before} KiB, then {after} KiB");
+    server.forget();
+    loop {
+        let packet = server.next();
+        match packet.kind {
+            network::server::DISCOVER => {
+                server.answer(&packet, network::server::OFFER, [10, 7, 0, 51], 600)
+            }
+            network::server::REQUEST => {
+                server.answer(&packet, network::server::ACK, [10, 7, 0, 51], 600);
+                break;
+            }
+            _ => {}
+        }
+    }
+    machine.wait_for("bound uplink eth0 10.7.0.51/24");
+}
+
+#[test]
+fn a_pool_that_ran_dry_is_waited_for() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "10.7.0.1/24", "dev", "eth0"]);
+    let leases = net.path("leases");
+    let taken = "4000000000 02:00:00:00:00:99 10.7.0.50 other *\n";
+    std::fs::write(&leases, taken).unwrap();
+    let lease_file = format!("--dhcp-leasefile={leases}");
+    let dnsmasq = net.dnsmasq(&["--dhcp-range=10.7.0.50,10.7.0.50,5m", &lease_file]);
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(machine.is_running());
+    assert!(!net.machine(&["addr"]).contains("10.7.0"));
+    drop(dnsmasq);
+    std::fs::write(&leases, "").unwrap();
+    let _dnsmasq = net.dnsmasq(&["--dhcp-range=10.7.0.50,10.7.0.50,5m", &lease_file]);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+}
