@@ -3,11 +3,14 @@
 //! The kernel sets its clock from the machine's own (`CONFIG_RTC_HCTOSYS`); where it does not, that is done here. A clock
 //! that stands before the image was made, or before the last time that this machine was seen to run (a file on the state
 //! partition carries it), is wrong for certain and is set forward to that. It is never set back: by how much it is ahead,
-//! if it is, only the network can tell.
+//! if it is, only the network can tell ([`crate::net::ntp`]).
 
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::console::Console;
@@ -82,13 +85,33 @@ pub fn set(image_epoch: i64, state: Option<&str>, console: &mut Console) {
 
 /// Leaves the time on record for the next boot.
 pub fn save(state: &str) {
-    let flags = rustix::fs::OFlags::WRONLY
-        | rustix::fs::OFlags::CREATE
-        | rustix::fs::OFlags::NOFOLLOW
-        | rustix::fs::OFlags::CLOEXEC;
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    if let Ok(file) = rustix::fs::open(format!("{state}/{LAST_TIME}"), flags, mode) {
-        let _ = File::from(file).set_modified(SystemTime::now());
+    if let Ok(record) = Record::open(state) {
+        record.keep();
+    }
+}
+
+/// The time on record, for who keeps the clock and may open no file any more.
+#[derive(Debug)]
+pub struct Record(File);
+
+impl Record {
+    /// Opens it, where the state is mounted.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(state: &str) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(Self(File::from(open(
+            format!("{state}/{LAST_TIME}"),
+            flags,
+            mode,
+        )?)))
+    }
+
+    /// Leaves the time of now. The file's own time counts; it is set by writing, for which it needs nothing but to be open.
+    pub fn keep(&self) {
+        let _ = self.0.write_all_at(b"\n", 0);
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod netlink;
 pub mod packet;
+pub mod seccomp;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};

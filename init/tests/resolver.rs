@@ -103,6 +103,7 @@ impl Resolver {
             "dns": [],
             "search": [],
             "ntp": null,
+            "state": null,
             "fabric": {
                 "gateway": GATEWAY,
                 "gateway6": "fd00::1",
@@ -325,6 +326,7 @@ fn workloads_know_whom_they_share_a_network_with_and_nobody_else() {
         "CapPrm:\t0000000000000000",
         "CapEff:\t0000000000000000",
         "NoNewPrivs:\t1",
+        "Seccomp:\t2",
         "Threads:\t1",
     ] {
         assert!(status.contains(line), "{line}\n{status}");

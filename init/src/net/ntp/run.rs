@@ -15,6 +15,7 @@ use rustix::time::Timespec;
 use super::client::{Action, Client, seconds};
 use super::clock::{Clock, System};
 use super::{DEFAULT_SERVER, PORT};
+use crate::clock::Record;
 use crate::console::now;
 use crate::net::confine::confine;
 use crate::net::facts::{FACTS, Facts};
@@ -51,6 +52,8 @@ fn serve() -> io::Result<std::convert::Infallible> {
     let folder = facts.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder)?;
     let facts = facts.file_name().map(PathBuf::from).unwrap_or_default();
+    let state = spec.state.as_ref();
+    let record = state.and_then(|state| Record::open(&state.mount_point).ok());
     confine(folder, CapabilitySet::SYS_TIME)?;
     let read = || {
         spec.fix(Facts::read(&facts).unwrap_or_else(|error| {
@@ -60,6 +63,7 @@ fn serve() -> io::Result<std::convert::Infallible> {
     };
     let mut driver = Driver::new(System, earliest);
     driver.facts = read();
+    driver.record = record;
     loop {
         for text in driver.turn(Some(signals.as_fd()))? {
             note(text);
@@ -82,6 +86,8 @@ pub struct Driver<C> {
     pub facts: Facts,
     /// The port of the servers.
     pub port: u16,
+    /// Where the time is left for the next boot, after each round.
+    pub record: Option<Record>,
     client: Client,
     clock: C,
     sockets: Vec<Option<UdpSocket>>,
@@ -95,6 +101,7 @@ impl<C: Clock> Driver<C> {
         Self {
             facts: Facts::default(),
             port: PORT,
+            record: None,
             client: Client::new(earliest, now()),
             clock,
             sockets: Vec::new(),
@@ -179,6 +186,7 @@ impl<C: Clock> Driver<C> {
 
     fn perform(&mut self, actions: Vec<Action>, notes: &mut Vec<String>) {
         for action in actions {
+            let is_right = matches!(action, Action::Step(..) | Action::Slew(..));
             match action {
                 Action::Send(index) => self.send(index),
                 Action::Resolve => {
@@ -202,6 +210,9 @@ impl<C: Clock> Driver<C> {
                     Ok(()) => {}
                 },
                 Action::Note(text) => notes.push(text),
+            }
+            if let Some(record) = self.record.as_ref().filter(|_| is_right) {
+                record.keep();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
-use config::boot::BootFabric;
+use config::boot::{BootFabric, BootState};
 use serde::Deserialize;
 
 use super::PORT;
@@ -33,6 +33,8 @@ pub struct Spec {
     pub ntp: Option<Vec<String>>,
     /// The workloads' side.
     pub fabric: Option<BootFabric>,
+    /// The state partition.
+    pub state: Option<BootState>,
 }
 
 impl Spec {
@@ -150,6 +152,7 @@ mod tests {
             search: Vec::new(),
             ntp: None,
             fabric: None,
+            state: None,
         };
         assert_eq!(spec.fix(told.clone()), told);
         let unknown = spec.fix(Facts::default()).hostname;
