@@ -224,6 +224,10 @@ pub struct HttpTarget {
     pub path: String,
 }
 
+/// The longest URL of a health check, without its scheme: a server takes 8000 octets at most (RFC 9112 §3), and no check
+/// needs half of that.
+const LONGEST_URL: usize = 2048;
+
 /// A URL such as `http://:80/` or `http://example.org:8080/health?x=1`. The request always goes to the workload
 /// itself; a host name only becomes the `Host` header.
 ///
@@ -242,7 +246,7 @@ pub fn http_target(text: &Text) -> Parsed<HttpTarget> {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b".-".contains(&b));
     let path_valid = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    if !host_valid || !path_valid {
+    if !host_valid || !path_valid || rest.len() > LONGEST_URL {
         return Err(refuse());
     }
     let or = |value: &str, default: &str| {
@@ -437,6 +441,7 @@ mod tests {
             "http://:80/\r\nX: y",
             ":80",
             "",
+            &format!("http://:80/{}", "x".repeat(LONGEST_URL)),
         ] {
             assert!(http_target(&text(bad)).is_err(), "{bad}");
         }

@@ -43,7 +43,8 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [])) if word == "uplink" => uplink::run(),
         Some((word, [])) if word == "ntp" => ntp::run::run(),
         Some((word, rest)) if word == "resolver" => resolver::run::run(rest),
-        Some((word, rest)) if word == "probe" => probe::run(rest),
+        Some((word, rest)) if word == "probe" => probe::exec::run(rest),
+        Some((word, [])) if word == "prober" => probe::run(),
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),
         Some((word, modaliases)) if word == "modprobe" => modprobe::run(modaliases),
@@ -64,6 +65,7 @@ mod tests {
             "attach",
             "fabric now",
             "probe",
+            "prober x",
             "log /state/log",
             "reboot",
         ] {

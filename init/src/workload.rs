@@ -18,7 +18,7 @@ use crate::log::batch::Origin;
 use crate::log::journal::READ;
 use crate::mounts::WORKLOADS_CGROUP;
 use crate::notify::NotifySocket;
-use crate::probe;
+use crate::probe::exec;
 use crate::runtime_file;
 use crate::supervise::event::ProbeKind;
 use crate::sys;
@@ -122,7 +122,7 @@ pub struct Workload {
     pub main_pid: Option<i32>,
     /// The runtime's process that starts or removes it.
     pub helper_pid: Option<i32>,
-    /// The probe that runs.
+    /// The probe that runs inside it.
     pub probe_pid: Option<i32>,
     /// Where it says how it is, while it runs.
     pub notify: Option<NotifySocket>,
@@ -202,27 +202,30 @@ impl Workload {
         Ok(pid)
     }
 
-    /// Executes a probe; returns its process id.
+    /// Executes a probe inside it; returns its process id.
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub fn start_probe(&mut self, kind: ProbeKind) -> io::Result<i32> {
-        let pid = self.main_pid.ok_or(io::ErrorKind::NotFound)?;
-        let (check, timeout_ms) = self.check(kind).ok_or(io::ErrorKind::InvalidInput)?;
-        let runtime = probe::Runtime {
+    pub fn start_probe(
+        &mut self,
+        kind: ProbeKind,
+        command: &[String],
+        timeout_ms: u64,
+    ) -> io::Result<i32> {
+        let runtime = exec::Runtime {
             program: runtime_file::path_for_helpers(),
             root: RUNTIME_STATE.to_owned(),
             container: self.spec.name.clone(),
         };
-        let mut command = children::command();
-        let arguments = probe::arguments(kind, &check, timeout_ms, pid, &runtime);
-        let pid = children::spawn(command.args(arguments))?;
+        let arguments = exec::arguments(kind, timeout_ms, &runtime, command);
+        let pid = children::spawn(children::command().args(arguments))?;
         self.probe_pid = Some(pid);
         Ok(pid)
     }
 
     /// What a probe asks, and for how many milliseconds at most.
-    fn check(&self, kind: ProbeKind) -> Option<(Check, u64)> {
+    #[must_use]
+    pub fn check(&self, kind: ProbeKind) -> Option<(Check, u64)> {
         let health = self.spec.health.as_ref();
         match (kind, self.spec.readiness) {
             (ProbeKind::UntilReady, Readiness::Port { port }) => {

@@ -8,7 +8,7 @@ use config::boot::BootCondition;
 use super::{Machine, Role, Source};
 use crate::console::now;
 use crate::secrets;
-use crate::supervise::event::{Action, Event, Id, Notice, ProbeResult};
+use crate::supervise::event::{Action, Event, Id, Notice};
 use crate::supervise::notices::{self, Names};
 use crate::sys::{self, Stage};
 use crate::workload::Stream;
@@ -34,16 +34,7 @@ impl Machine {
         match action {
             Action::Start(id) => return self.start(id),
             Action::Clean(id) => return self.clean(id),
-            Action::Probe(id, kind) => match self.workloads[id].start_probe(kind) {
-                Ok(pid) => drop(self.children.insert(pid, Role::Probe(id))),
-                Err(error) => {
-                    let name = &self.workloads[id].spec.name;
-                    self.console.say(format_args!(
-                        "workload {name}: cannot start a probe: {error}"
-                    ));
-                    return Some(Event::Probed(id, ProbeResult::Lost));
-                }
-            },
+            Action::Probe(id, kind) => return self.probe(id, kind),
             Action::AbortStart(id) | Action::AbortClean(id) => {
                 if let Some(pid) = self.workloads[id].helper_pid {
                     let _ = sys::kill(pid, libc::SIGKILL);
@@ -51,12 +42,7 @@ impl Machine {
             }
             Action::Signal(id, signal) => self.workloads[id].ask_to_stop(signal),
             Action::Kill(id) => self.workloads[id].kill(),
-            Action::StopProbe(id) => {
-                if let Some(pid) = self.workloads[id].probe_pid.take() {
-                    self.children.remove(&pid);
-                    let _ = sys::kill(pid, libc::SIGKILL);
-                }
-            }
+            Action::StopProbe(id) => self.stop_probe(id),
             Action::Watch(id) => return self.watch_sockets(id),
             Action::Unwatch(id) => self.unwatch_sockets(id),
             Action::CloseSockets(id) => self.close_sockets(id),

@@ -8,6 +8,7 @@ mod devices;
 mod network;
 mod output;
 mod pods;
+mod probing;
 mod reaping;
 mod signals;
 mod sockets;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use config::boot::{BootCondition, BootPod, BootSpec};
 use rustix::event::epoll;
+use rustix::thread::sched_getaffinity;
 
 use crate::buttons::PowerButton;
 use crate::console::{Console, now};
@@ -32,6 +34,7 @@ use crate::log::batch::Batch;
 use crate::log::journal::Journal;
 use crate::net::Network;
 use crate::net::helper::Task;
+use crate::probe::link::Link;
 use crate::shutdown;
 use crate::state::State;
 use crate::supervise::engine::{Engine, Settings};
@@ -64,6 +67,7 @@ pub struct Machine {
     uevents: Option<UeventSocket>,
     buttons: Vec<Option<PowerButton>>,
     hotplug: Hotplug,
+    prober: Link,
     children: BTreeMap<i32, Role>,
     early_exits: VecDeque<(i32, Exit)>,
     console_watched: bool,
@@ -86,11 +90,21 @@ pub struct Machine {
     late_modules: Option<(Vec<String>, Duration)>,
 }
 
+/// Starts at once: as many as keep each processor busy while some of them wait for a disk.
+const STARTS_PER_PROCESSOR: usize = 8;
+
+/// How many processors the machine has.
+fn processors() -> usize {
+    let set = sched_getaffinity(None).map_or(1, |set| set.count());
+    usize::try_from(set).map_or(1, |count| count.max(1))
+}
+
 /// The jitter of restarts needs no better seed than the time that the boot took.
 fn settings(spec: &BootSpec) -> Settings {
     Settings {
         seed: u64::from(now().subsec_nanos()) | 1,
         shutdown_limit: Duration::from_millis(spec.shutdown_timeout_ms),
+        starts: STARTS_PER_PROCESSOR * processors(),
     }
 }
 
@@ -123,6 +137,7 @@ impl Machine {
             uevents,
             buttons: Vec::new(),
             hotplug: Hotplug::new(spec.drivers),
+            prober: Link::default(),
             children: BTreeMap::new(),
             early_exits: VecDeque::new(),
             console_watched: false,
@@ -201,6 +216,7 @@ impl Machine {
         self.log_own_lines();
         self.journal.wake();
         self.start_modprobe();
+        self.keep_prober();
         self.console.write_some();
         self.watch_console();
     }

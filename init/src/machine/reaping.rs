@@ -63,6 +63,7 @@ impl Machine {
             Some(Role::FirstOfPod(pod)) => self.on_pod_lost(pod, exit),
             Some(Role::Network(index)) => self.on_network_exit(index, exit),
             Some(Role::StateKeeper) => self.state_keeper.on_exit(now()),
+            Some(Role::Prober) => self.on_prober_exit(exit),
             Some(Role::Log) => self.on_log_exit(exit),
             None => self.remember_early_exit(pid, exit),
         }

@@ -1,4 +1,8 @@
-//! One command inside a workload, by `runtime exec`.
+//! A command inside a workload as its probe, by `runtime exec`:
+//! `coracle-init probe until|once MILLISECONDS RUNTIME ROOT NAME COMMAND …`.
+//!
+//! Exit status 0: it succeeded; 1: it did not; 2: the command line is wrong. `until` goes on until it succeeds. The
+//! milliseconds are what one try may take.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -8,12 +12,90 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::Timespec;
 
-use super::Runtime;
+use super::request::parse_kind;
+use crate::supervise::event::ProbeKind;
 use crate::sys;
+
+/// The pause between two tries; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The runtime that knows the workload, as a child of PID 1 reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runtime {
+    /// The program.
+    pub program: String,
+    /// Where it keeps its state.
+    pub root: String,
+    /// The container.
+    pub container: String,
+}
+
+/// The arguments for a probe process.
+#[must_use]
+pub fn arguments(
+    kind: ProbeKind,
+    timeout_ms: u64,
+    runtime: &Runtime,
+    command: &[String],
+) -> Vec<String> {
+    let kind = match kind {
+        ProbeKind::UntilReady => "until",
+        ProbeKind::Once => "once",
+    };
+    let Runtime {
+        program,
+        root,
+        container,
+    } = runtime;
+    let words = [
+        "probe",
+        kind,
+        &timeout_ms.to_string(),
+        program,
+        root,
+        container,
+    ];
+    let words = words.map(str::to_owned).into_iter();
+    words.chain(command.iter().cloned()).collect()
+}
+
+/// Runs the probe that the arguments after `probe` describe; returns the exit status.
+#[must_use]
+pub fn run(arguments: &[String]) -> i32 {
+    let Some((kind, timeout, runtime, command)) = parse(arguments) else {
+        return 2;
+    };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if try_once(&runtime, command, timeout).is_ok() {
+            return 0;
+        }
+        if kind == ProbeKind::Once {
+            return 1;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn parse(arguments: &[String]) -> Option<(ProbeKind, Duration, Runtime, &[String])> {
+    let [kind, timeout, program, root, container, command @ ..] = arguments else {
+        return None;
+    };
+    let milliseconds = timeout.parse().ok().filter(|&ms: &u64| ms > 0)?;
+    let runtime = Runtime {
+        program: program.clone(),
+        root: root.clone(),
+        container: container.clone(),
+    };
+    let timeout = Duration::from_millis(milliseconds);
+    (!command.is_empty()).then_some((parse_kind(kind)?, timeout, runtime, command))
+}
 
 /// Executes the command as the workload's own user; an error unless it exits with status 0 in time. One that takes
 /// too long is killed.
-pub(super) fn run(runtime: &Runtime, command: &[String], timeout: Duration) -> io::Result<()> {
+fn try_once(runtime: &Runtime, command: &[String], timeout: Duration) -> io::Result<()> {
     // One a workload, as there is one probe of it at a time: those that are killed do not leave ever more files behind.
     let pid_file = format!("{}.probe-{}", runtime.root, runtime.container);
     // What a killed one left names a process that may be another by now.
@@ -73,6 +155,34 @@ mod tests {
         "#!/bin/sh\n[ \"$7\" = hang ] && exec sleep 60\necho $$ > \"$5\"; shift 6; exec \"$@\"\n";
 
     #[test]
+    fn arguments_are_parsed_back_and_wrong_ones_refused() {
+        let runtime = Runtime {
+            program: "/proc/1/fd/9".to_owned(),
+            root: "/run/r".to_owned(),
+            container: "web".to_owned(),
+        };
+        let command = ["ok".to_owned(), "--all".to_owned()];
+        let words = arguments(ProbeKind::Once, 1500, &runtime, &command);
+        let parsed = parse(&words[1..]);
+        let timeout = Duration::from_millis(1500);
+        assert_eq!(
+            parsed,
+            Some((ProbeKind::Once, timeout, runtime, &command[..]))
+        );
+        for bad in [
+            "",
+            "until",
+            "once 0 /r /s web true",
+            "once x /r /s web true",
+            "perhaps 5000 /r /s web true",
+            "once 5000 /r /s web",
+        ] {
+            let arguments: Vec<String> = bad.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(run(&arguments), 2, "{bad}");
+        }
+    }
+
+    #[test]
     fn only_a_command_that_succeeds_in_time_passes() {
         let folder = std::env::temp_dir().join(format!("coracle-probe-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
@@ -87,7 +197,7 @@ mod tests {
         let long = Duration::from_secs(60);
         let ask = |words: &[&str], timeout| {
             let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-            run(&runtime, &words, timeout)
+            try_once(&runtime, &words, timeout)
         };
         assert!(ask(&["true"], long).is_ok());
         assert!(ask(&["false"], long).is_err());

@@ -15,7 +15,7 @@
 //!
 //! # Transitions
 //! - Waiting → Starting (with sockets: Idle): all that it comes after have been ready once, all that it requires are
-//!   up, its conditions have held once, its pod is made. Idle → Starting: `Connected`. Idle → Waiting: one that it requires went down.
+//!   up, its conditions have held once, its pod is made, and not too many others are Starting. Idle → Starting: `Connected`. Idle → Waiting: one that it requires went down.
 //! - Starting → Running: `Started`. Starting → Cleaning: `StartFailed`, a failure. Starting → Failed: `CannotStart`,
 //!   whatever the restart policy.
 //! - Running → Cleaning: `Exited`. Running → Stopping: it is *unhealthy* (so many failed checks in a row, not ready in its
@@ -58,6 +58,8 @@ use state::{State, Workload};
 
 /// How long the runtime may take to start a container, or to remove one; or a pod to be made.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a start may keep another one waiting.
+pub const SLOT: Duration = Duration::from_secs(5);
 /// After so long of being ready the restart delay begins again at its shortest.
 pub const HEALTHY_SPELL: Duration = Duration::from_secs(10);
 /// How long SIGKILL may take.
@@ -70,6 +72,9 @@ pub struct Settings {
     pub seed: u64,
     /// How long all workloads together may take to stop.
     pub shutdown_limit: Duration,
+    /// How many starts are under way at once, at least 1: more of them would all take longer, and some too long. One that
+    /// takes longer than [`SLOT`] does not count any more, so that nobody waits long for what hangs.
+    pub starts: usize,
 }
 
 /// All workloads of the machine.
@@ -78,6 +83,9 @@ pub struct Engine {
     workloads: Vec<Workload>,
     pods: Vec<Pod>,
     shutdown_limit: Duration,
+    starts: usize,
+    /// When a start that takes long lets another one begin, if one only waits for that.
+    next_slot: Option<Duration>,
     /// What has held once.
     conditions_met: Vec<BootCondition>,
     begun: bool,
@@ -96,6 +104,8 @@ impl Engine {
             workloads: workloads.iter().enumerate().map(workload).collect(),
             pods: pods.iter().enumerate().map(pod).collect(),
             shutdown_limit: settings.shutdown_limit,
+            starts: settings.starts,
+            next_slot: None,
             conditions_met: Vec::new(),
             begun: false,
             all_ready_told: false,
@@ -110,7 +120,8 @@ impl Engine {
         let pods = self.pods.iter().filter(|_| self.stop.is_none());
         let pods = pods.filter_map(Pod::deadline);
         let stop = self.stop.and_then(Stop::deadline);
-        workloads.chain(pods).chain(stop).min()
+        let slot = self.next_slot.filter(|_| self.stop.is_none());
+        workloads.chain(pods).chain(stop).chain(slot).min()
     }
 
     /// Takes one event at the time `now` and returns what is to be done, in this order.
@@ -165,7 +176,7 @@ impl Engine {
             return;
         }
         match &mut workload.state {
-            State::Starting { deadline } => {
+            State::Starting { deadline, .. } => {
                 *deadline = None;
                 actions.push(Action::AbortStart(id));
             }

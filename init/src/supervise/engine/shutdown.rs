@@ -107,7 +107,7 @@ impl Engine {
     fn kill_at_once(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         let workload = &mut self.workloads[id];
         match &mut workload.state {
-            State::Starting { deadline } => {
+            State::Starting { deadline, .. } => {
                 *deadline = None;
                 actions.push(Action::AbortStart(id));
             }

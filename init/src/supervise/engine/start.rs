@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use config::boot::{BootCondition, Kind, Readiness};
 
-use super::state::{Patience, Run, State, Why};
-use super::{Engine, START_LIMIT};
+use super::state::{Patience, Run, State, Why, Workload};
+use super::{Engine, SLOT, START_LIMIT};
 use crate::supervise::event::{Action, Id, Notice, ProbeKind, Standing, Trouble};
 
 /// When it is told that a workload takes long to become ready.
@@ -22,18 +22,28 @@ impl Engine {
             self.check_needs(id, now, actions);
         }
         self.prepare_pods(now, actions);
+        let holds_slot = |workload: &&Workload| workload.holds_slot(now);
+        let mut starting = self.workloads.iter().filter(holds_slot).count();
+        let mut held_back = false;
         for id in 0..self.workloads.len() {
             if !self.workloads[id].wants_to_start(now) {
                 continue;
             }
-            if self.can_start(id) {
-                self.leave_waiting(id, now, actions);
-            } else {
+            if !self.can_start(id) {
                 self.workloads[id].state = State::Waiting;
                 self.tell_blocked(id, actions);
                 self.watch_condition(id, now);
+            } else if self.workloads[id].has_sockets || starting < self.starts {
+                self.leave_waiting(id, now, actions);
+                starting += usize::from(self.workloads[id].holds_slot(now));
+            } else {
+                self.workloads[id].state = State::Waiting;
+                held_back = true;
             }
         }
+        let slots = self.workloads.iter().filter_map(Workload::slot_until);
+        let next_slot = slots.filter(|&until| until > now).min();
+        self.next_slot = next_slot.filter(|_| held_back);
         if !self.all_ready_told && self.workloads.iter().all(|workload| workload.was_ready) {
             self.all_ready_told = true;
             actions.push(Action::Tell(Notice::AllReady));
@@ -104,6 +114,7 @@ impl Engine {
     fn start(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
         self.workloads[id].state = State::Starting {
             deadline: Some(now + START_LIMIT),
+            slot_until: now + SLOT,
         };
         actions.push(Action::Start(id));
     }

@@ -15,6 +15,8 @@ pub(super) enum State {
     Starting {
         /// `None`: the runtime has been killed for taking too long.
         deadline: Option<Duration>,
+        /// Until when it counts among those that start at once.
+        slot_until: Duration,
     },
     Running(Run),
     Stopping {
@@ -196,7 +198,7 @@ impl Workload {
                 Patience::Unused | Patience::Told => None,
             },
             State::Idle | State::Done | State::Down | State::Failed => None,
-            State::Starting { deadline } | State::Cleaning { deadline, .. } => deadline,
+            State::Starting { deadline, .. } | State::Cleaning { deadline, .. } => deadline,
             State::Running(run) => {
                 let limit = run.limit.map(|(at, _)| at);
                 [run.next_probe, run.tell_slow, limit]
@@ -216,6 +218,18 @@ impl Workload {
             State::BackingOff { until } => until <= now,
             _ => false,
         }
+    }
+
+    /// Until when its start keeps others waiting.
+    pub(super) fn slot_until(&self) -> Option<Duration> {
+        match self.state {
+            State::Starting { slot_until, .. } => Some(slot_until),
+            _ => None,
+        }
+    }
+
+    pub(super) fn holds_slot(&self, now: Duration) -> bool {
+        self.slot_until().is_some_and(|until| until > now)
     }
 
     /// It will never run again in this boot.

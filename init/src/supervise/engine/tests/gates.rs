@@ -9,6 +9,36 @@ fn holds(condition: BootCondition) -> Event {
     }
 }
 
+#[test]
+fn only_so_many_starts_are_under_way_and_none_waits_long_for_one_that_hangs() {
+    let specs = ["a", "b", "c", "d"].map(|name| spec(name, &[]));
+    let settings = Settings { starts: 2, ..PLAIN };
+    let mut bench = Bench {
+        engine: Engine::new(&specs, &[], settings),
+        now: Duration::from_secs(100),
+    };
+    assert_eq!(
+        bench.hear(Event::Begin),
+        [Action::Start(0), Action::Start(1)]
+    );
+    let started = bench.hear(Event::Started(0));
+    assert_eq!(started.last(), Some(&Action::Start(2)));
+    bench.pass(2_000);
+    let started = bench.hear(Event::Started(2));
+    assert_eq!(started.last(), Some(&Action::Start(3)));
+    // Nobody is held back any more.
+    let hangs = Duration::from_secs(100) + START_LIMIT;
+    assert_eq!(bench.engine.next_deadline(), Some(hangs));
+    let mut bench = Bench {
+        engine: Engine::new(&specs, &[], Settings { starts: 1, ..PLAIN }),
+        now: Duration::from_secs(100),
+    };
+    assert_eq!(bench.hear(Event::Begin), [Action::Start(0)]);
+    assert_eq!(bench.engine.next_deadline(), Some(bench.now + SLOT));
+    assert_eq!(bench.pass(4_999), []);
+    assert_eq!(bench.pass(1), [Action::Start(1)]);
+}
+
 fn waiting_for(name: &str, conditions: &[BootCondition]) -> BootWorkload {
     BootWorkload {
         conditions: conditions.to_vec(),

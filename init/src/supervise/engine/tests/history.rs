@@ -184,6 +184,14 @@ impl World {
         let workload = &engine.workloads[id];
         let process = &mut self.processes[id];
         assert!(!self.stopping, "started while the machine stops");
+        let others = engine
+            .workloads
+            .iter()
+            .filter(|other| other.holds_slot(now) && !other.has_sockets);
+        assert!(
+            workload.has_sockets || others.count() <= engine.starts,
+            "too many starts at once"
+        );
         assert!(
             !process.starting && !process.running && !process.cleaning,
             "started twice"
@@ -311,7 +319,10 @@ fn check_not_stuck(engine: &Engine, world: &World) {
             State::Stopping { .. } => workload.deadline().is_some(),
             State::BackingOff { .. } => workload.deadline().is_some(),
             State::Idle => process.watched,
-            State::Waiting => engine.begun && !engine.has_its_needs(id) || workload.pod.is_some(),
+            State::Waiting => {
+                let has_all = engine.has_its_needs(id) && workload.pod.is_none();
+                engine.begun && (!has_all || engine.next_slot.is_some())
+            }
             State::Done | State::Down | State::Failed => true,
         };
         let begun = engine.begun || workload.state == State::Waiting;
@@ -327,7 +338,11 @@ fn check_not_stuck(engine: &Engine, world: &World) {
 fn live(seed: u64) {
     let mut random = Random(seed);
     let (specs, pods) = random_machine(&mut random);
-    let settings = Settings { seed, ..PLAIN };
+    let settings = Settings {
+        seed,
+        starts: 1 + usize::try_from(random.below(3)).unwrap(),
+        ..PLAIN
+    };
     let mut bench = Bench {
         engine: Engine::new(&specs, &pods, settings),
         now: Duration::from_secs(100),

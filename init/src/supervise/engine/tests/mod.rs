@@ -105,6 +105,7 @@ struct Bench {
 const PLAIN: Settings = Settings {
     seed: 0,
     shutdown_limit: Duration::from_secs(90),
+    starts: 100,
 };
 
 impl Bench {
