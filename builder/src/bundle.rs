@@ -116,7 +116,7 @@ fn namespaces(workload: &Workload, share_pid: bool) -> Vec<Value> {
     let kinds = [
         ("mount", "mnt", true, false),
         ("cgroup", "cgroup", true, false),
-        ("pid", "pid", true, share_pid),
+        ("pid", "pid", !workload.host_pids, share_pid),
         ("ipc", "ipc", true, true),
         ("uts", "uts", true, true),
         ("user", "user", user, true),
@@ -475,6 +475,9 @@ mod tests {
         let json = config_json(&alone, &process(0, vec![]), &[], false);
         assert_eq!(kinds(&json)[..6], own);
         assert_eq!(kinds(&json)[6], "network");
+        let sees_all = workload("user_namespace = \"host\"\npid_namespace = \"host\"");
+        let json = config_json(&sees_all, &process(0, vec![]), &[], false);
+        assert_eq!(kinds(&json), ["mount", "cgroup", "ipc", "uts"]);
     }
 
     #[test]

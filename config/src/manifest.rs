@@ -272,6 +272,8 @@ pub struct Workload {
     pub network: Option<Spanned<OneOrMore>>,
     pub reach: Option<Spanned<Vec<Text>>>,
     pub user_namespace: Option<Text>,
+    /// `own` or `host`.
+    pub pid_namespace: Option<Text>,
     #[serde(default)]
     pub connect: BTreeMap<Text, Text>,
     pub ready: Option<Text>,

@@ -644,6 +644,21 @@ fn confinement_and_limits_are_told_where_they_make_no_sense() {
             &["`hosts` is no user namespace", "did you mean `host`?"],
         ),
         (
+            "pid_namespace = \"hots\"",
+            &["`hots` is no pid namespace", "did you mean `host`?"],
+        ),
+        (
+            "pid_namespace = \"host\"",
+            &[
+                "`pid_namespace = \"host\"` with a user namespace of its own",
+                "add user_namespace = \"host\"",
+            ],
+        ),
+        (
+            "pod = \"p\"\npid_namespace = \"host\"",
+            &["`pid_namespace` of a workload in pod `p`", "remove it"],
+        ),
+        (
             "network = \"none\"\nports = [\"80:80\"]",
             &["nobody reaches port `80:80`", "[socket.NAME]"],
         ),

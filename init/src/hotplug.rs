@@ -6,9 +6,13 @@
 use std::io;
 
 use crate::children;
+use crate::supervise::event::Exit;
 
 /// The most devices that one child is told by name; with more it looks at all there are.
 const NAMED: usize = 64;
+
+/// So many children that were killed have another one behind them.
+const TRIES: u32 = 3;
 
 /// What a child is to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct Hotplug {
     has_drivers: bool,
     wanted: Wanted,
     running: bool,
+    /// Children that were killed, one after the other.
+    killed: u32,
 }
 
 impl Hotplug {
@@ -34,6 +40,7 @@ impl Hotplug {
             has_drivers,
             wanted: Wanted::Nothing,
             running: false,
+            killed: 0,
         }
     }
 
@@ -73,9 +80,18 @@ impl Hotplug {
         self.wanted = Wanted::Nothing;
     }
 
-    /// The child ended.
-    pub fn on_exit(&mut self) {
+    /// The child ended. What one that was killed had not done another one does, unless it is always killed.
+    pub fn on_exit(&mut self, exit: Exit) {
         self.running = false;
+        match exit {
+            Exit::Status(_) => self.killed = 0,
+            Exit::Signal(_) | Exit::Unknown => {
+                self.killed += 1;
+                if self.killed <= TRIES {
+                    self.wanted = Wanted::All;
+                }
+            }
+        }
     }
 
     /// The arguments of the child that is to run now.
@@ -103,7 +119,20 @@ mod tests {
         assert_eq!(hotplug.next().unwrap(), ["usb:a", "usb:b"]);
         hotplug.running = true;
         assert_eq!(hotplug.next(), None);
-        hotplug.on_exit();
+        hotplug.on_exit(Exit::Status(0));
+        assert!(hotplug.next().is_some());
+    }
+
+    #[test]
+    fn what_a_killed_child_has_not_done_another_one_does_but_not_without_end() {
+        let mut hotplug = Hotplug::new(true);
+        for tries in 1..10 {
+            hotplug.on_exit(Exit::Signal(9));
+            assert_eq!(hotplug.next().is_some(), tries <= TRIES, "{tries}");
+            hotplug.wanted = Wanted::Nothing;
+        }
+        hotplug.on_exit(Exit::Status(1));
+        hotplug.on_exit(Exit::Signal(9));
         assert!(hotplug.next().is_some());
     }
 

@@ -26,6 +26,32 @@ pub(crate) fn user_namespace(text: &Text) -> Parsed<bool> {
     }
 }
 
+/// Whether the pid namespace is the machine's. The kernel shows no other's processes in a user namespace of its own.
+pub(super) fn host_pids(from: &manifest::Workload, mistakes: &mut Mistakes) -> bool {
+    let Some(text) = &from.pid_namespace else {
+        return false;
+    };
+    let mistake = |what: String, hint: String| Diagnostic::at(text.span(), what).hint(hint);
+    let has_own_ids = from.user_namespace.as_ref().map(|u| u.get_ref().as_str()) != Some("host");
+    match text.get_ref().as_str() {
+        "own" => false,
+        "host" => {
+            if has_own_ids && from.pod.is_none() {
+                let what = "`pid_namespace = \"host\"` with a user namespace of its own";
+                let hint =
+                    "add user_namespace = \"host\": the machine's processes are those of its ids";
+                mistakes.push(mistake(what.to_owned(), hint.to_owned()));
+            }
+            true
+        }
+        other => {
+            let what = format!("`{other}` is no pid namespace");
+            mistakes.push(mistake(what, suggest(other, ["own", "host"])));
+            false
+        }
+    }
+}
+
 /// Where a workload sees a socket: not where the kernel's own file systems are.
 pub(super) fn place(text: &Text) -> Parsed<String> {
     let path = value::absolute_path(text)?;
@@ -49,13 +75,21 @@ pub(super) fn check(from: &manifest::Workload, network: Network, mistakes: &mut 
                 "user_namespace",
                 from.user_namespace.as_ref().map(Spanned::span),
             ),
+            (
+                "pid_namespace",
+                from.pid_namespace.as_ref().map(Spanned::span),
+            ),
         ] {
             if let Some(span) = value {
                 let what = format!("`{key}` of a workload in pod `{}`", pod.get_ref());
-                let hint = format!(
-                    "its workloads share it: write it in [pod.{}]",
-                    pod.get_ref()
-                );
+                let hint = if key == "pid_namespace" {
+                    "a pod shares no process with the machine: remove it".to_owned()
+                } else {
+                    format!(
+                        "its workloads share it: write it in [pod.{}]",
+                        pod.get_ref()
+                    )
+                };
                 mistakes.push(Diagnostic::at(span, what).hint(hint));
             }
         }

@@ -79,6 +79,8 @@ pub struct Workload {
     pub io: Option<BootIo>,
     /// The machine's id that its id 0 is, with the 65,535 behind it; `None`: its ids are the machine's.
     pub first_id: Option<u32>,
+    /// Its processes are among the machine's own.
+    pub host_pids: bool,
     /// Whose network it has.
     pub network: Network,
     /// The networks that it is on; none unless the network is its own or its pod's.
@@ -164,6 +166,7 @@ impl Workload {
                 .take_some(from.user_namespace.as_ref(), confinement::user_namespace)
                 .unwrap_or(true)
                 .then_some(confinement::IDS),
+            host_pids: confinement::host_pids(from, mistakes),
             network: membership.network,
             networks: membership.networks,
             connect: from

@@ -57,12 +57,12 @@ impl Machine {
                 };
                 self.tell_engine(Event::Probed(id, result));
             }
-            Some(Role::Modprobe) => self.hotplug.on_exit(),
+            Some(Role::Modprobe) => self.hotplug.on_exit(exit),
             Some(Role::MakePod(pod)) => self.on_pod_made(pod, exit),
             Some(Role::RemovePod(pod)) => self.tell_engine(Event::PodRemoved(pod)),
             Some(Role::FirstOfPod(pod)) => self.on_pod_lost(pod, exit),
             Some(Role::Network(index)) => self.on_network_exit(index, exit),
-            Some(Role::StateKeeper) => self.state_keeper.on_exit(now()),
+            Some(Role::StateKeeper) => self.state_keeper.on_exit(exit, now()),
             Some(Role::Prober) => self.on_prober_exit(exit),
             Some(Role::Log) => self.on_log_exit(exit),
             None => self.remember_early_exit(pid, exit),

@@ -12,17 +12,37 @@ use super::source::{Role, Source};
 use crate::children;
 use crate::console::now;
 use crate::lines::LineSplitter;
+use crate::supervise::backoff::Backoff;
+use crate::supervise::event::Exit;
 
+/// How soon it runs again when something killed it; the pause doubles to [`SAVE_EVERY`].
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often a new random seed is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The child, or when it is to run again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct StateKeeper {
     has_begun: bool,
+    /// What it does once in a boot is done, as well as it could be.
+    has_finished: bool,
+    backoff: Backoff,
     is_running: bool,
     next_save: Option<Duration>,
     output: Option<(OwnedFd, LineSplitter)>,
+}
+
+impl Default for StateKeeper {
+    fn default() -> Self {
+        Self {
+            has_begun: false,
+            has_finished: false,
+            backoff: Backoff::new(AGAIN, SAVE_EVERY),
+            is_running: false,
+            next_save: None,
+            output: None,
+        }
+    }
 }
 
 impl StateKeeper {
@@ -38,9 +58,18 @@ impl StateKeeper {
         self.next_save.is_some_and(|deadline| deadline <= now)
     }
 
-    pub(super) fn on_exit(&mut self, now: Duration) {
+    /// It ended. One that was killed has not done all it was to do.
+    pub(super) fn on_exit(&mut self, exit: Exit, now: Duration) {
         self.is_running = false;
-        self.next_save = Some(now + SAVE_EVERY);
+        let pause = match exit {
+            Exit::Status(_) => {
+                self.has_finished = true;
+                self.backoff.reset();
+                SAVE_EVERY
+            }
+            Exit::Signal(_) | Exit::Unknown => self.backoff.next_delay(),
+        };
+        self.next_save = Some(now + pause);
     }
 }
 
@@ -59,7 +88,7 @@ impl Machine {
         if state.read_only || self.state_keeper.is_running || self.stopping.is_some() {
             return;
         }
-        let arguments = if self.state_keeper.has_begun {
+        let arguments = if self.state_keeper.has_finished {
             vec![
                 "state".to_owned(),
                 state.mount_point.clone(),
@@ -71,7 +100,7 @@ impl Machine {
         if let Err(error) = self.spawn_state_keeper(&arguments) {
             self.console
                 .say(format_args!("state: cannot start its keeper: {error}"));
-            self.state_keeper.on_exit(now());
+            self.state_keeper.on_exit(Exit::Unknown, now());
         }
     }
 
@@ -82,12 +111,9 @@ impl Machine {
         let mut command = children::command();
         let pid = children::spawn(command.args(arguments).stdout(write))?;
         self.children.insert(pid, Role::StateKeeper);
-        self.state_keeper = StateKeeper {
-            has_begun: true,
-            is_running: true,
-            next_save: None,
-            output: Some((read, LineSplitter::default())),
-        };
+        self.state_keeper.has_begun = true;
+        self.state_keeper.is_running = true;
+        self.state_keeper.output = Some((read, LineSplitter::default()));
         Ok(())
     }
 
@@ -106,5 +132,25 @@ impl Machine {
                 self.state_keeper.output = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_was_killed_runs_again_soon_and_one_that_ended_when_it_is_time() {
+        let mut keeper = StateKeeper::default();
+        let now = Duration::from_secs(100);
+        for pause in [1, 2, 4] {
+            keeper.on_exit(Exit::Signal(9), now);
+            let due = now + Duration::from_secs(pause);
+            assert_eq!(keeper.next_deadline(), Some(due));
+            assert!(!keeper.has_finished);
+        }
+        keeper.on_exit(Exit::Status(1), now);
+        assert!(keeper.has_finished);
+        assert_eq!(keeper.next_deadline(), Some(now + SAVE_EVERY));
     }
 }

@@ -47,6 +47,11 @@ fn loosened(workload: &Workload) -> Vec<String> {
     if workload.first_id.is_none() {
         lines.push("user_namespace host: its root is the machine's root".to_owned());
     }
+    if workload.host_pids {
+        lines.push(
+            "pid_namespace host: it sees all processes, and ends those of its user".to_owned(),
+        );
+    }
     if workload.network == Network::Host {
         lines.push("network host: it reaches all that the machine reaches".to_owned());
     }
@@ -107,11 +112,14 @@ mod tests {
     fn each_loosening_has_its_line() {
         let tight = workload("network = \"none\"\nread_only = true");
         assert!(loosened(&tight).is_empty());
-        let loose = workload("user_namespace = \"host\"\ncapabilities = [\"NET_ADMIN\"]");
+        let loose = workload(
+            "user_namespace = \"host\"\npid_namespace = \"host\"\ncapabilities = [\"NET_ADMIN\"]",
+        );
         assert_eq!(
             loosened(&loose),
             [
                 "user_namespace host: its root is the machine's root",
+                "pid_namespace host: it sees all processes, and ends those of its user",
                 "network host: it reaches all that the machine reaches",
                 "capability CAP_NET_ADMIN",
                 "writable root: its root can be written until it stops",
