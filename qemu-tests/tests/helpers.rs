@@ -95,9 +95,9 @@ fn a_machine_survives_the_death_of_each_helper_and_counts_no_check_against_anybo
     let shown = Coracle::new(&case).run(&["logs", disk.as_str()], PATIENCE)?;
     let log = shown.expect_code(0)?.stdout;
     for line in [
-        "killer | killed prober",
-        "killer | let them live",
-        "stage poweroff",
+        " killer out killed prober\n",
+        " killer out let them live\n",
+        " coracle init stage stopping\n",
     ] {
         ensure!(log.contains(line), "the log has no {line:?}");
     }
