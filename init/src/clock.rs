@@ -3,7 +3,8 @@
 //! The kernel sets its clock from the machine's own (`CONFIG_RTC_HCTOSYS`); where it does not, that is done here. A clock
 //! that stands before the image was made, or before the last time that this machine was seen to run (a file on the state
 //! partition carries it), is wrong for certain and is set forward to that. It is never set back: by how much it is ahead,
-//! if it is, only the network can tell ([`crate::net::ntp`]).
+//! if it is, only the network can tell ([`crate::net::ntp`]). A time on record that is days ahead of a machine's own clock,
+//! which shows a time that may be, is not believed: without a network the machine would be ahead for ever.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +18,8 @@ use crate::console::Console;
 
 /// No machine ran this program before: 2025-01-01.
 const BEFORE_THIS_PROGRAM: Duration = Duration::from_secs(1_735_689_600);
+/// So much a machine's own clock may have lost while it was off.
+const DRIFT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The file whose time of change is the last time, below the state's mount point.
 const LAST_TIME: &str = ".last-time";
 /// Says whether the kernel set its clock from this one (`1`), and what this one shows.
@@ -34,6 +37,18 @@ struct Known {
     image: Duration,
     /// The last time that is on record.
     last: Option<Duration>,
+    /// The machine has a clock of its own, which goes on while it is off.
+    has_rtc: bool,
+}
+
+impl Known {
+    /// The last time that is on record, unless it is nonsense: a clock that goes on, and shows a time that may be, is days
+    /// behind only if the one that was recorded was ahead.
+    fn credible_last(&self) -> Option<Duration> {
+        let own = self.rtc.unwrap_or(self.clock);
+        let may_be = self.has_rtc && own >= self.image.max(BEFORE_THIS_PROGRAM);
+        self.last.filter(|&last| !may_be || last <= own + DRIFT)
+    }
 }
 
 /// The time to set, and where it is from; `None`: the clock may be right.
@@ -45,7 +60,10 @@ fn decide(known: Known) -> Option<(Duration, &'static str)> {
     let floors = [
         (BEFORE_THIS_PROGRAM, "this program's age"),
         (known.image, "the image's age"),
-        (known.last.unwrap_or_default(), "the last time on record"),
+        (
+            known.credible_last().unwrap_or_default(),
+            "the last time on record",
+        ),
     ];
     let (floor, reason) = floors
         .into_iter()
@@ -65,7 +83,13 @@ pub fn set(image_epoch: i64, state: Option<&str>, console: &mut Console) {
         rtc: read_rtc(),
         image: Duration::from_secs(u64::try_from(image_epoch).unwrap_or(0)),
         last: state.and_then(last_time),
+        has_rtc: fs::exists(RTC_TAKEN).unwrap_or(false),
     };
+    if known.credible_last() != known.last {
+        console.say(
+            "the last time on record is days ahead of the machine's own clock: it is not believed",
+        );
+    }
     let Some((time, from)) = decide(known) else {
         return;
     };
@@ -150,6 +174,7 @@ mod tests {
             rtc: rtc.map(at),
             image: at(image),
             last: last.map(at),
+            has_rtc: rtc.is_some(),
         };
         let cases = [
             (known(NOW, None, 0, None), None),
@@ -159,6 +184,10 @@ mod tests {
             (known(3, None, 0, None), Some(BEFORE_THIS_PROGRAM.as_secs())),
             (known(3, Some(NOW), 0, None), Some(NOW)),
             (known(3, Some(NOW), 0, Some(NOW + 1)), Some(NOW + 1)),
+            // Years ahead: of a clock that goes on that is not believed, of one that may have stood still it is.
+            (known(3, Some(NOW), 0, Some(2 * NOW)), Some(NOW)),
+            (known(NOW, None, 0, Some(2 * NOW)), Some(2 * NOW)),
+            (known(3, Some(4), 0, Some(2 * NOW)), Some(2 * NOW)),
         ];
         for (known, expected) in cases {
             let found = decide(known).map(|(time, _)| time.as_secs());

@@ -183,11 +183,11 @@ fn make(wanted: &Wanted) -> Result<(), String> {
             fs::write(&file, first).map_err(|error| at("write", &file, &error))?;
         }
         bind(wanted, pid)?;
-        // Last of all: this process is in the pod's namespace then.
-        match wanted.network {
-            Network::Own => attach::attach_process(&wanted.name, pid),
-            Network::Host | Network::None => Ok(()),
+        // This process is in the pod's network namespace then.
+        if wanted.network == Network::Own {
+            attach::attach_process(&wanted.name, pid)?;
         }
+        holder.tell()
     });
     holder.end();
     if result.is_err() {
@@ -244,7 +244,8 @@ fn remove(name: &str) -> Result<(), String> {
 }
 
 /// The child that is in the namespaces until they are bound. It says a line when they are made, hears one when its
-/// ids are mapped, says one when it is done (the first process's id), and ends with its standard input.
+/// ids are mapped, says one when it is done (the first process's id), hears one when all is bound, and ends then, or
+/// with its standard input.
 struct Holder {
     child: Child,
     input: Option<ChildStdin>,
@@ -303,19 +304,27 @@ fn hold(wanted: &Wanted) -> Result<(), String> {
     sethostname(wanted.hostname.as_bytes())
         .map_err(|errno| explain("set the hostname")(errno.into()))?;
     println!();
-    let mut word = [0];
-    io::stdin()
-        .read_exact(&mut word)
-        .map_err(explain("hear that the ids are mapped"))?;
+    hear_word().map_err(explain("hear that the ids are mapped"))?;
+    let mut first = None;
     if wanted.share_pid {
-        let first = start_pause(wanted).map_err(explain("execute the first process"))?;
-        println!("{}", first.id());
+        let child = start_pause(wanted).map_err(explain("execute the first process"))?;
+        println!("{}", child.id());
+        first = child.stdin;
     } else {
         println!();
     }
-    // Until the other side is done.
-    let _ = io::stdin().read(&mut word);
+    // Until the other side has written down what there is. If it is gone before, so is the first process: nobody else
+    // would know of it.
+    hear_word().map_err(explain("hear that the pod is there"))?;
+    if let Some(mut first) = first {
+        let told = first.write_all(b"\n");
+        told.map_err(explain("tell the first process"))?;
+    }
     Ok(())
+}
+
+fn hear_word() -> io::Result<()> {
+    io::stdin().read_exact(&mut [0])
 }
 
 fn start_pause(wanted: &Wanted) -> io::Result<Child> {
@@ -326,7 +335,7 @@ fn start_pause(wanted: &Wanted) -> io::Result<Child> {
         .arg(wanted.folder().join(EMPTY))
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if wanted.first_id.is_some() {
@@ -343,6 +352,7 @@ fn pause(root: &str) -> Result<(), String> {
     rustix::process::chdir("/").map_err(explain)?;
     sys::become_user(NOBODY).map_err(|error| format!("cannot become nobody: {error}"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(explain)?;
+    hear_word().map_err(|error| format!("nobody knows of the first process: {error}"))?;
     loop {
         std::thread::park();
     }

@@ -303,6 +303,11 @@ impl Workload {
         Came::All
     }
 
+    /// Why its start will have failed.
+    pub fn note_error(&mut self, reason: String) {
+        self.last_error = reason;
+    }
+
     /// The last line on standard error, taken.
     #[must_use]
     pub fn take_last_error(&mut self) -> Option<String> {

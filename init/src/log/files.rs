@@ -246,8 +246,14 @@ pub fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(".log"));
-        numbers.extend(stem.and_then(|stem| stem.parse::<u32>().ok()));
+        let Some(name) = name.to_str() else { continue };
+        let number = name.strip_suffix(".log").map(str::parse::<u32>);
+        // Another spelling of a number is somebody else's file.
+        numbers.extend(
+            number
+                .and_then(Result::ok)
+                .filter(|&n| file_name(n) == name),
+        );
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -295,7 +301,11 @@ fn whole_lines(lines: &str, room: u64) -> usize {
 }
 
 fn path(directory: &Path, number: u32) -> PathBuf {
-    directory.join(format!("{number:08}.log"))
+    directory.join(file_name(number))
+}
+
+fn file_name(number: u32) -> String {
+    format!("{number:08}.log")
 }
 
 #[cfg(test)]
@@ -336,6 +346,16 @@ mod tests {
 
     const fn at(number: u64) -> Option<Position> {
         Some(Position { boot: 1, number })
+    }
+
+    #[test]
+    fn files_with_odd_names_are_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["00000002.log", "1.log", "+0000003.log", "x.log", "00000004"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(numbers(folder.path()).unwrap(), [2]);
+        assert!(Files::open(folder.path(), 4096).is_ok());
     }
 
     #[test]

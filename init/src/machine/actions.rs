@@ -119,8 +119,13 @@ impl Machine {
         self.children.insert(pid, Role::Start(id));
         for stream in Stream::ALL {
             if let Some(output) = self.workloads[id].output(stream) {
-                self.watch(Source::Output(id, stream), output)
-                    .map_err(|errno| format!("cannot listen to its output: {errno}"))?;
+                let watched = self.watch(Source::Output(id, stream), output);
+                if let Err(errno) = watched {
+                    // The runtime runs: what it has begun is over when it is, and then the start has failed.
+                    let reason = format!("cannot listen to its output: {errno}");
+                    self.workloads[id].note_error(reason);
+                    let _ = sys::kill(pid, libc::SIGKILL);
+                }
             }
         }
         Ok(())

@@ -133,6 +133,10 @@ fn describe_cause(cause: &Cause) -> String {
 fn describe_next(next: Next) -> String {
     match next {
         Next::Restart(delay) => format!("restarting in {} s", seconds(delay)),
+        Next::Listen(delay) if delay >= Duration::from_secs(1) => format!(
+            "it leaves connections waiting: the next one starts it in {} s",
+            seconds(delay)
+        ),
         Next::Listen(_) => "the next connection starts it".to_owned(),
         Next::Done => "done".to_owned(),
         Next::Down => "staying down".to_owned(),

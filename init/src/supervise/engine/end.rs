@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use config::boot::{Kind, Restart};
 
+use super::start::HASTY_STARTS;
 use super::state::{State, Then, Why, is_success};
 use super::{Engine, HEALTHY_SPELL, KILL_LIMIT, START_LIMIT};
 use crate::supervise::event::{Action, Cause, Exit, Id, Next, Notice};
@@ -123,7 +124,11 @@ impl Engine {
             return Next::Down;
         }
         if workload.has_sockets && success && matches!(workload.state, State::Running(_)) {
-            return Next::Listen(workload.backoff.first_delay());
+            return Next::Listen(if workload.hasty_starts > HASTY_STARTS {
+                workload.backoff.next_delay()
+            } else {
+                workload.backoff.first_delay()
+            });
         }
         match (again, success) {
             (true, _) => match workload.failures.count(now) {

@@ -15,7 +15,8 @@
 //!
 //! # Transitions
 //! - Waiting → Starting (with sockets: Idle): all that it comes after have been ready once, all that it requires are
-//!   up, its conditions have held once, its pod is made, and not too many others are Starting. Idle → Starting: `Connected`. Idle → Waiting: one that it requires went down.
+//!   up, its conditions have held once, its pod is made, and not too many others are Starting. Idle → Starting:
+//!   `Connected`. Idle → Waiting: one that it requires went down.
 //! - Starting → Running: `Started`. Starting → Cleaning: `StartFailed`, a failure. Starting → Failed: `CannotStart`,
 //!   whatever the restart policy.
 //! - Running → Cleaning: `Exited`. Running → Stopping: it is *unhealthy* (so many failed checks in a row, not ready in its
@@ -35,6 +36,9 @@
 //! `PodFailed` comes after it was made: its workloads are stopped and wait, it is removed and made again. When one of
 //! its workloads is Failed the others are stopped for good. When all of them are in one of the last three states it is
 //! removed and *gone*. One that cannot be made is tried again with growing delays.
+//!
+//! One with sockets that exits with status 0 again and again, each time with a connection that waits as soon as it listens,
+//! has not taken that connection: its delays grow like those of a failed one.
 //!
 //! The delay before a restart doubles from the workload's first to its longest, each shortened by up to a fifth at
 //! random, so that not all come back at once; it begins again after [`HEALTHY_SPELL`] of being ready. Events that do not
@@ -188,7 +192,11 @@ impl Engine {
             State::Stopping { .. } => self.kill(id, now, actions),
             State::Waiting => self.tell_condition(id, actions),
             // Settling, which follows, starts what has waited long enough.
-            State::BackingOff { .. } | State::Idle | State::Done | State::Down | State::Failed => {}
+            State::BackingOff { .. }
+            | State::Idle { .. }
+            | State::Done
+            | State::Down
+            | State::Failed => {}
         }
     }
 }

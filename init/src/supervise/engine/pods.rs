@@ -149,7 +149,7 @@ impl Engine {
         for id in self.members(pod).collect::<Vec<_>>() {
             match &mut self.workloads[id].state {
                 State::Waiting | State::BackingOff { .. } => self.rest(id, State::Down, actions),
-                State::Idle => {
+                State::Idle { .. } => {
                     actions.push(Action::Unwatch(id));
                     self.rest(id, State::Down, actions);
                 }
@@ -170,7 +170,7 @@ impl Engine {
         for id in self.members(pod).collect::<Vec<_>>() {
             match self.workloads[id].state {
                 State::Running(_) => self.stop(id, Why::NeedIsGone, now, actions),
-                State::Idle => {
+                State::Idle { .. } => {
                     self.workloads[id].state = State::Waiting;
                     actions.push(Action::Unwatch(id));
                 }

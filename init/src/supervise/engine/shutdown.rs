@@ -41,7 +41,10 @@ impl Engine {
             }
             if matches!(
                 workload.state,
-                State::Waiting | State::Idle | State::Cleaning { .. } | State::BackingOff { .. }
+                State::Waiting
+                    | State::Idle { .. }
+                    | State::Cleaning { .. }
+                    | State::BackingOff { .. }
             ) {
                 workload.state = State::Down;
             }

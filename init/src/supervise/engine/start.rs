@@ -10,6 +10,10 @@ use crate::supervise::event::{Action, Id, Notice, ProbeKind, Standing, Trouble};
 
 /// When it is told that a workload takes long to become ready.
 const SLOW: Duration = Duration::from_secs(30);
+/// A connection that comes as soon as somebody listens has waited before.
+const HASTE: Duration = Duration::from_millis(250);
+/// So many starts in a row by such a connection are nothing to wonder about.
+pub(super) const HASTY_STARTS: u32 = 3;
 /// When it is told that a workload waits for the machine.
 const LONG: Duration = Duration::from_secs(10);
 
@@ -84,7 +88,7 @@ impl Engine {
         };
         let workload = &mut self.workloads[id];
         match workload.state {
-            State::Idle => {
+            State::Idle { .. } => {
                 workload.state = State::Waiting;
                 actions.push(Action::Tell(Notice::NeedIsGone(id, missing)));
                 actions.push(Action::Unwatch(id));
@@ -104,7 +108,7 @@ impl Engine {
         if !workload.has_sockets {
             return self.start(id, now, actions);
         }
-        workload.state = State::Idle;
+        workload.state = State::Idle { since: now };
         if !std::mem::replace(&mut workload.was_ready, true) {
             actions.push(Action::Tell(Notice::Listening(id)));
         }
@@ -168,9 +172,19 @@ impl Engine {
     }
 
     pub(super) fn on_connected(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {
-        if self.workloads[id].state == State::Idle && self.stop.is_none() {
-            self.start(id, now, actions);
+        let workload = &mut self.workloads[id];
+        let State::Idle { since } = workload.state else {
+            return;
+        };
+        if self.stop.is_some() {
+            return;
         }
+        if now.saturating_sub(since) < HASTE {
+            workload.hasty_starts = workload.hasty_starts.saturating_add(1);
+        } else if std::mem::take(&mut workload.hasty_starts) > HASTY_STARTS {
+            workload.backoff.reset();
+        }
+        self.start(id, now, actions);
     }
 
     pub(super) fn on_started(&mut self, id: Id, now: Duration, actions: &mut Vec<Action>) {

@@ -11,7 +11,9 @@ use crate::supervise::event::{Cause, Exit, Id, PodId, Trouble};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Waiting,
-    Idle,
+    Idle {
+        since: Duration,
+    },
     Starting {
         /// `None`: the runtime has been killed for taking too long.
         deadline: Option<Duration>,
@@ -116,6 +118,8 @@ pub(super) struct Workload {
     pub(super) tell_condition: Patience,
     pub(super) backoff: Backoff,
     pub(super) failures: Failures,
+    /// Runs in a row that began as soon as it listened: the one before has left its connection waiting.
+    pub(super) hasty_starts: u32,
 }
 
 /// How long something may last before it is told, once.
@@ -188,6 +192,7 @@ impl Workload {
             )
             .with_jitter(jitter_seed(seed, id)),
             failures: Failures::new(spec.restart.start_limit),
+            hasty_starts: 0,
         }
     }
 
@@ -197,7 +202,7 @@ impl Workload {
                 Patience::Until(at) => Some(at),
                 Patience::Unused | Patience::Told => None,
             },
-            State::Idle | State::Done | State::Down | State::Failed => None,
+            State::Idle { .. } | State::Done | State::Down | State::Failed => None,
             State::Starting { deadline, .. } | State::Cleaning { deadline, .. } => deadline,
             State::Running(run) => {
                 let limit = run.limit.map(|(at, _)| at);
@@ -253,7 +258,7 @@ impl Workload {
     pub(super) const fn is_up(&self) -> bool {
         match self.state {
             State::Done => true,
-            State::Idle => true,
+            State::Idle { .. } => true,
             State::Running(run) => run.ready_since.is_some() || self.has_sockets,
             State::Starting { .. } | State::BackingOff { .. } => self.has_sockets && self.was_ready,
             State::Stopping { why, .. } => self.has_sockets && matches!(why, Why::Unhealthy),

@@ -39,6 +39,33 @@ fn only_so_many_starts_are_under_way_and_none_waits_long_for_one_that_hangs() {
     assert_eq!(bench.pass(1), [Action::Start(1)]);
 }
 
+#[test]
+fn one_that_leaves_its_connection_waiting_is_started_ever_more_rarely() {
+    let mut bench = Bench::new(&[activated("web", &[])]);
+    bench.hear(Event::Begin);
+    let mut run = |idle: u64| {
+        bench.pass(idle);
+        assert_eq!(bench.hear(Event::Connected(0)), [Action::Start(0)]);
+        bench.hear(Event::Started(0));
+        let ended = bench.hear(exited(0, 0));
+        bench.hear(Event::Cleaned(0));
+        let Some(Action::Tell(Notice::Ended(0, _, Next::Listen(delay)))) = ended.first() else {
+            panic!("{ended:?}");
+        };
+        bench.pass(u64::try_from(delay.as_millis()).unwrap());
+        delay.as_millis()
+    };
+    let delays: Vec<_> = (0..12).map(|_| run(10)).collect();
+    assert_eq!(
+        delays,
+        [
+            100, 100, 100, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000
+        ]
+    );
+    // Nobody waited this time.
+    assert_eq!([run(1_000), run(1_000), run(10)], [100, 100, 100]);
+}
+
 fn waiting_for(name: &str, conditions: &[BootCondition]) -> BootWorkload {
     BootWorkload {
         conditions: conditions.to_vec(),

@@ -318,7 +318,7 @@ fn check_not_stuck(engine: &Engine, world: &World) {
             State::Running(_) => process.running,
             State::Stopping { .. } => workload.deadline().is_some(),
             State::BackingOff { .. } => workload.deadline().is_some(),
-            State::Idle => process.watched,
+            State::Idle { .. } => process.watched,
             State::Waiting => {
                 let has_all = engine.has_its_needs(id) && workload.pod.is_none();
                 engine.begun && (!has_all || engine.next_slot.is_some())
