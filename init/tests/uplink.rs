@@ -57,6 +57,8 @@ fn a_real_server_gives_addresses_of_both_families_and_gets_them_back() {
         "{resolv_conf}"
     );
     assert_eq!(machine.run(&["hostname"]).trim(), "machine-7");
+    let hosts = machine.file("run/coracle/etc/hosts");
+    assert!(hosts.contains("127.0.1.1 machine-7\n"), "{hosts}");
     let routes = net.machine(&["route"]);
     assert!(
         routes.contains("10.9.0.0/16 via 10.7.0.9 dev eth0 proto dhcp"),

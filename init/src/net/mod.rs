@@ -223,6 +223,14 @@ fn tasks(spec: &BootSpec) -> Vec<Task> {
 pub fn prepare_files(hostname: &str) -> io::Result<()> {
     fs::create_dir_all(FILES)?;
     overwrite(RESOLV_CONF, "")?;
+    write_hosts(hostname)
+}
+
+/// Writes `hosts` for who has the machine's network.
+///
+/// # Errors
+/// When `/run` cannot be written.
+pub fn write_hosts(hostname: &str) -> io::Result<()> {
     let hosts = format!(
         "127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost ip6-localhost ip6-loopback\n"
     );

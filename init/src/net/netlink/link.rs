@@ -28,6 +28,7 @@ const PROTOCOL_INFO: u16 = 12;
 const INFO: u16 = 18;
 const GROUP: u16 = 27;
 const NAMESPACE: u16 = 28;
+const PERMANENT_ADDRESS: u16 = 54;
 const FAMILIES: u16 = 26;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
@@ -235,6 +236,8 @@ pub struct Link {
     pub name: String,
     /// Its hardware address, where it has six bytes.
     pub hardware_address: Option<HardwareAddress>,
+    /// The address that its hardware has, whatever it was given since.
+    pub permanent_address: Option<HardwareAddress>,
     /// The most bytes of a packet.
     pub mtu: u32,
     /// Its group.
@@ -270,6 +273,7 @@ impl Link {
         match kind {
             NAME => self.name = text(value).unwrap_or_default(),
             ADDRESS => self.hardware_address = value.try_into().ok(),
+            PERMANENT_ADDRESS => self.permanent_address = value.try_into().ok(),
             MTU => self.mtu = number(value, 0).unwrap_or_default(),
             GROUP => self.group = number(value, 0).unwrap_or_default(),
             MASTER => self.master = number(value, 0),

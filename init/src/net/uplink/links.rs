@@ -241,10 +241,14 @@ pub fn write_sysctl(family: &str, device: &str, key: &str, value: &str) -> io::R
 
 /// What sysfs shows of a link.
 fn look(link: &Link) -> Seen {
-    let folder = Path::new("/sys/class/net").join(&link.name);
-    let device = fs::canonicalize(folder.join("device")).ok();
+    // Only devices have a driver and a place; of the workloads' links there may be hundreds.
+    let folder = link
+        .kind
+        .is_none()
+        .then(|| Path::new("/sys/class/net").join(&link.name));
+    let resolve = |name: &str| fs::canonicalize(folder.as_ref()?.join(name)).ok();
     let last = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-    let driver = fs::canonicalize(folder.join("device/driver")).ok();
+    let (device, driver) = (resolve("device"), resolve("device/driver"));
     let places = device.iter().flat_map(|device| device.ancestors().take(2));
     Seen {
         index: link.index,
@@ -252,8 +256,8 @@ fn look(link: &Link) -> Seen {
         flags: link.flags,
         hardware: link.hardware,
         address: link.hardware_address,
-        // What is there before anything was set is what the hardware has; a part of a bond may be found changed.
-        permanent: link.hardware_address.filter(|_| link.master.is_none()),
+        // Parts of a bond have the bond's address.
+        permanent: link.permanent_address,
         kind: link.kind.clone(),
         group: link.group,
         driver: driver.as_deref().and_then(last),

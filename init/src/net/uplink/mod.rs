@@ -37,7 +37,7 @@ use super::message::{Message, note};
 use super::netlink::address::{self, Address, DUPLICATE, TENTATIVE};
 use super::netlink::monitor::{News, group};
 use super::netlink::{Monitor, Socket};
-use super::{RESOLV_CONF, overwrite};
+use super::{RESOLV_CONF, overwrite, write_hosts};
 use crate::console::now;
 use crate::{sys, system};
 use links::Links;
@@ -313,10 +313,15 @@ impl Uplink {
         if let Err(error) = overwrite(RESOLV_CONF, &told::resolv_conf(&facts)) {
             note(format_args!("cannot write {RESOLV_CONF}: {error}"));
         }
-        if !self.fixed.hostname {
+        let name_before = self
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.hostname.as_ref());
+        if name_before != facts.hostname.as_ref() {
             let name = facts.hostname.as_ref().unwrap_or(&self.hostname);
-            if let Err(errno) = sethostname(name.as_bytes()) {
-                note(format_args!("cannot set the hostname {name}: {errno}"));
+            let named = sethostname(name.as_bytes()).map_err(io::Error::from);
+            if let Err(error) = named.and_then(|()| write_hosts(name)) {
+                note(format_args!("cannot set the hostname {name}: {error}"));
             }
         }
         match facts.write(Path::new(FACTS)) {
