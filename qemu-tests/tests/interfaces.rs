@@ -55,9 +55,23 @@ restart = "always"
 
 const CLIENT: &str = r#"
 [workload.client]
-debian = ["busybox-static"]
-command = ["busybox", "sh", "-c", "n=0; while true; do n=$((n+1)); echo try $n: $(busybox wget -q -T 5 -O - http://10.9.0.2:8080/); busybox sleep 1; done"]
+debian = ["perl-base"]
+command = ["perl", "/client.pl"]
 network = "host"
+files = [{ path = "/client.pl", content = '''
+use Socket; $| = 1; $SIG{ALRM} = sub { die "late\n" };
+for (my $n = 1; ; $n++) {
+    my $answer = eval {
+        alarm 5;
+        socket(my $s, PF_INET, SOCK_STREAM, 0) or die "$!\n";
+        connect($s, pack_sockaddr_in(8080, inet_aton("10.9.0.2"))) or die "$!\n";
+        syswrite($s, "GET / HTTP/1.0\r\n\r\n");
+        my $all = ""; while (sysread($s, my $part, 4096)) { $all .= $part }
+        alarm 0; (split /\r\n\r\n/, $all)[1];
+    };
+    alarm 0; chomp(my $told = $answer // $@); print "try $n: $told\n"; sleep 1;
+}
+''' }]
 "#;
 
 /// What differs: name, own and other number, own key, the other's public key, the socket's kind.
