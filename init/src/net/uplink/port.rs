@@ -446,12 +446,15 @@ impl Port {
         always.into_iter().flatten().chain(clients).min()
     }
 
-    /// What is to be waited for.
+    /// What is to be waited for: what [`Port::tick`] would read now.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let running = self.link.as_ref().is_some_and(|link| link.running);
         let dhcp4 = self.dhcp4.iter().map(|client| client.socket().as_fd());
         let dhcp6 = self.dhcp6.iter().map(|client| client.socket().as_fd());
         let asked = self.asked.iter().map(|asked| asked.socket.as_fd());
-        dhcp4.chain(dhcp6).chain(asked)
+        let all = dhcp4.chain(dhcp6).chain(asked);
+        // A packet that came before the carrier went would wake the loop without end.
+        all.filter(move |_| running)
     }
 
     /// The machine ends and will not come back at once.
