@@ -25,6 +25,9 @@ pub enum Command {
     Check {
         /// The machine's file.
         file: PathBuf,
+        /// Print its firewall instead, as nft(8) reads it.
+        #[arg(long)]
+        firewall: bool,
     },
     /// Build the disk image of a machine.
     Build(Build),

@@ -12,6 +12,7 @@ use config::{Diagnostic, linux};
 use crate::bundle::{self, Process, VOLUMES_DIR};
 use crate::cli::Choice;
 use crate::failure::Failure;
+use crate::firewall;
 use crate::identity::project_id;
 use crate::lock::{LOCK_FILE, Lock};
 use crate::machine_file::MachineFile;
@@ -206,6 +207,7 @@ impl Sources<'_> {
                 .chain(names(&spec.initrd_modules))
                 .chain(watchdog)
                 .chain(secrets)
+                .chain(firewall::modules(spec))
                 .collect::<Vec<_>>(),
             names(&spec.extra_modules).collect(),
             LATE_MODULES.to_vec(),

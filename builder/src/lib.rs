@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod disk;
 pub mod failure;
+pub mod firewall;
 pub mod format;
 pub mod guest;
 pub mod guest_log;

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use config::Spec;
 use config::boot::{
-    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootHealth, BootPod, BootPort, BootRestart, BootSocket,
-    BootSpec, BootState, BootWorkload, DRIVERS_PATH, INITRD_DRIVERS_PATH, STATE_TEMPLATE_PATH,
+    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootEndpoint, BootFabric, BootHealth, BootPod, BootPort,
+    BootRestart, BootSocket, BootSpec, BootState, BootWorkload, DRIVERS_PATH, INITRD_DRIVERS_PATH,
+    STATE_TEMPLATE_PATH,
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
+use config::network::Endpoint;
 use config::spec::{HardwareProfile, Health};
 use config::template::Template;
 use uuid::Uuid;
 
 use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
+use crate::firewall::{self, FIREWALL_PATH};
 use crate::format::ext4;
 use crate::guest;
 use crate::identity::named_uuid;
@@ -110,9 +113,11 @@ impl Plan {
         }
         add_drivers(&mut root, DRIVERS_PATH, &inputs.drivers.all)?;
         for workload in inputs.workloads {
-            let mut pods = spec.pods.iter();
-            let pod = pods.find(|pod| Some(&pod.name) == workload.workload.pod.as_ref());
-            add_workload(&mut root, workload, pod.is_some_and(|pod| pod.share_pid))?;
+            add_workload(&mut root, workload, spec)?;
+        }
+        if let Some(ruleset) = firewall::compile(spec) {
+            let messages = Content::Bytes(ruleset.messages().into());
+            root.put_file(FIREWALL_PATH, 0o644, messages)?;
         }
         if let Some(state) = &boot_spec.state {
             let template = state_template(&spec.name, state.size, epoch)?;
@@ -232,7 +237,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
             .watchdog_timeout
             .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
         interfaces: spec.interfaces.clone(),
-        fabric: None,
+        fabric: boot_fabric(spec),
         pods: spec
             .pods
             .iter()
@@ -255,6 +260,28 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
             .collect(),
         workloads: inputs.workloads.iter().map(boot_workload).collect(),
     }
+}
+
+/// Its modules are the initrd's, so nothing of it is read through dm-verity but the messages.
+fn boot_fabric(spec: &Spec) -> Option<BootFabric> {
+    firewall::compile(spec)?;
+    let fabric = &spec.fabric;
+    let endpoint = |endpoint: &Endpoint| BootEndpoint {
+        name: endpoint.name.clone(),
+        link: endpoint.link.clone(),
+        address: endpoint.address,
+        address6: endpoint.address6,
+        names: endpoint.names.clone(),
+        networks: endpoint.networks.clone(),
+    };
+    Some(BootFabric {
+        gateway: fabric.gateway,
+        gateway6: fabric.gateway6,
+        firewall: FIREWALL_PATH.to_owned(),
+        modules: Vec::new(),
+        endpoints: fabric.endpoints.iter().map(endpoint).collect(),
+        resolver: !fabric.endpoints.is_empty(),
+    })
 }
 
 fn boot_workload(input: &WorkloadInput) -> BootWorkload {
@@ -412,7 +439,7 @@ fn module_path(module: &Module, folder: &str) -> String {
 }
 
 /// A workload's layers, each once however many workloads have it, and its bundle.
-fn add_workload(root: &mut Tree, input: WorkloadInput, share_pid: bool) -> Result<(), PlanError> {
+fn add_workload(root: &mut Tree, input: WorkloadInput, spec: &Spec) -> Result<(), PlanError> {
     let name = input.workload.name.clone();
     let mut lower = Vec::new();
     for layer in input.layers {
@@ -429,6 +456,9 @@ fn add_workload(root: &mut Tree, input: WorkloadInput, share_pid: bool) -> Resul
             layers: lower.len(),
         });
     }
+    let mut pods = spec.pods.iter();
+    let pod = pods.find(|pod| Some(&pod.name) == input.workload.pod.as_ref());
+    let share_pid = pod.is_some_and(|pod| pod.share_pid);
     let config = bundle::config_json(&input.workload, &input.process, &lower, share_pid);
     let folder = format!("{BUNDLES_DIR}/{name}");
     root.make_directories(&format!("{folder}/rootfs"))?;

@@ -312,6 +312,16 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "\"8080:80\"",
+        "\"[::1]:8080:80\"",
+        &["`[::1]:8080:80` leads nowhere", "127.0.0.1"],
+    ),
+    (
+        "\"8080:80\"",
+        "\"10000-19999:20000-29999\"",
+        &["leads 10000 ports to others", "at most 1024"],
+    ),
+    (
         "ports = \"22\"",
         "ports = \"22-21\"",
         &["`22-21` is no port", "or a range"],
@@ -404,7 +414,7 @@ fn a_pool_with_too_few_addresses_is_a_mistake() {
 fn a_port_may_be_published_once_for_each_address_and_beside_the_name_server() {
     for (first, second) in [
         ("127.0.0.1:80:80", "127.0.0.2:80:80"),
-        ("127.0.0.1:80:80", "[::1]:80:80"),
+        ("127.0.0.1:80:80", "[2001:db8::1]:80:80"),
         ("0.0.0.0:80:80", "[::]:80:80"),
         ("80:80", "80:80/udp"),
         ("80-89:80-89", "90:80"),

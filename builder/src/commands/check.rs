@@ -5,6 +5,7 @@ use std::path::Path;
 
 mod confinement;
 mod interfaces;
+mod network;
 mod supervision;
 
 use config::boot::OnDamage;
@@ -12,15 +13,21 @@ use config::ending::FailureAction;
 use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
 use crate::failure::Failure;
+use crate::firewall;
 use crate::machine_file::MachineFile;
 use crate::streams::show;
 
-/// Checks a file and prints the machine.
+/// Checks a file and prints the machine, or its firewall.
 ///
 /// # Errors
 /// Every mistake in the file.
-pub(super) fn check(file: &Path) -> Result<(), Failure> {
+pub(super) fn check(file: &Path, firewall: bool) -> Result<(), Failure> {
     let file = MachineFile::load(file)?;
+    if firewall {
+        let ruleset = firewall::compile(&file.spec);
+        let none = "# This machine has no firewall: it lets all in, and no workload has a network of its own.\n";
+        return show(&ruleset.map_or_else(|| none.to_owned(), |ruleset| ruleset.text()));
+    }
     show(&describe(&file.spec))
 }
 
@@ -75,11 +82,12 @@ fn describe(spec: &Spec) -> String {
     for interface in &spec.interfaces {
         line(&mut out, 2, "network", &interfaces::describe(interface));
     }
-    for (what, value) in supervision::machine_rows(spec) {
+    let rows = network::machine_rows(spec);
+    for (what, value) in rows.into_iter().chain(supervision::machine_rows(spec)) {
         line(&mut out, 2, what, &value);
     }
     for workload in &spec.workloads {
-        describe_workload(&mut out, workload);
+        describe_workload(&mut out, spec, workload);
     }
     out
 }
@@ -97,7 +105,7 @@ fn line(out: &mut String, indent: usize, what: &str, value: &str) {
     writeln!(out, "{:indent$}{what:<13}{value}", "").unwrap_or_default();
 }
 
-fn describe_workload(out: &mut String, workload: &Workload) {
+fn describe_workload(out: &mut String, spec: &Spec, workload: &Workload) {
     writeln!(out, "  workload {}", workload.name).unwrap_or_default();
     let root = match &workload.source {
         Source::Image(reference) => reference.get_ref().clone(),
@@ -107,13 +115,7 @@ fn describe_workload(out: &mut String, workload: &Workload) {
     if let Some(command) = &workload.command {
         rows.push(("command", command.join(" ")));
     }
-    for port in &workload.ports {
-        let mut target = port.target.to_string();
-        if port.count > 1 {
-            target = format!("{target}-{}", port.last_target());
-        }
-        rows.push(("port", format!("{port} leads to {target}")));
-    }
+    rows.extend(network::port_rows(workload));
     for volume in &workload.volumes {
         rows.push((
             "volume",
@@ -137,6 +139,7 @@ fn describe_workload(out: &mut String, workload: &Workload) {
     }
     rows.extend(supervision::rows(workload));
     rows.extend(confinement::rows(workload));
+    rows.extend(network::rows(spec, workload));
     for (what, value) in rows {
         line(out, 4, what, &value);
     }

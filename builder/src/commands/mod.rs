@@ -23,7 +23,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Progress::stderr()
     };
     match cli.command {
-        Command::Check { file } => check::check(&file),
+        Command::Check { file, firewall } => check::check(&file, firewall),
         Command::Build(arguments) => build::build(&arguments, &progress),
         Command::Run(arguments) => run::run(&arguments, &progress),
         Command::Logs(arguments) => logs::logs(&arguments),

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::boot::{BootSocket, BootSpec, BootWorkload, Check, Listen, Protocol};
+use config::boot::{BootPort, BootSocket, BootSpec, BootWorkload, Check, Listen, Protocol};
 
 use super::build::build_image;
 use super::secrets;
@@ -46,6 +46,9 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     let options = options(arguments, &spec, disk, direct, cache.root())?;
     for forward in &options.forwards {
         tell_line(&leads_to(forward));
+    }
+    for line in not_forwarded(&spec) {
+        tell_line(&line);
     }
     let outcome = vm::run(&options, &mut Terminal).map_err(|error| {
         let hint = error.hint();
@@ -136,8 +139,7 @@ fn options(
     Ok(options)
 }
 
-/// Every published port, on this host's loopback address. The workloads share the machine's network, so the
-/// machine's port is the one that the workload itself listens on.
+/// Every published port, on this host's loopback address, but for those of one address of the machine alone.
 fn forwards(spec: &BootSpec, moved: &[(u16, u16)]) -> Result<Vec<Forward>, Failure> {
     let mut forwards = published(spec);
     let published: Vec<u16> = forwards.iter().map(|f| f.published).collect();
@@ -193,11 +195,11 @@ fn published(spec: &BootSpec) -> Vec<Forward> {
             protocol,
             check,
         };
-        for port in &workload.ports {
+        for port in workload.ports.iter().filter(|port| is_forwarded(port)) {
             for step in 0..port.count {
-                let target = port.target + step;
-                let check = http_check(workload, target);
-                forwards.push(forward(port.published + step, target, port.protocol, check));
+                let check = http_check(workload, port.target + step);
+                let published = port.published + step;
+                forwards.push(forward(published, published, port.protocol, check));
             }
         }
         let own = |socket: &&BootSocket| workload.sockets.contains(&socket.name);
@@ -214,6 +216,28 @@ fn published(spec: &BootSpec) -> Vec<Forward> {
         }
     }
     forwards
+}
+
+/// QEMU's own network has one address of IPv4, and what comes from the host is for that.
+fn is_forwarded(port: &BootPort) -> bool {
+    port.address
+        .is_none_or(|address| address.is_unspecified() && address.is_ipv4())
+}
+
+/// What a user may look for in vain.
+fn not_forwarded(spec: &BootSpec) -> Vec<String> {
+    let of_workload = |workload: &BootWorkload| {
+        let ports = workload.ports.iter().filter(|port| !is_forwarded(port));
+        let lines = ports.filter_map(|port| {
+            let address = port.address?;
+            Some(format!(
+                "port {} of workload {} is bound to {address} of the machine: the host does not reach it",
+                port.published, workload.name
+            ))
+        });
+        lines.collect::<Vec<_>>()
+    };
+    spec.workloads.iter().flat_map(of_workload).collect()
 }
 
 fn http_check(workload: &BootWorkload, target: u16) -> Option<HttpCheck> {

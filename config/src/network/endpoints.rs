@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::Endpoint;
+use super::{Endpoint, port};
 use crate::boot::Network;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::Manifest;
 use crate::mistakes::Mistakes;
 use crate::pod::Pod;
+use crate::value::wrong;
 use crate::workload::Workload;
+
+/// Ports that lead to others are an entry each of the firewall.
+const MOST_SHIFTED: u16 = 1024;
 
 /// The endpoints without their addresses, in the order of the file; a name that two of them have is a mistake.
 pub(super) fn endpoints(
@@ -57,7 +61,35 @@ pub(super) fn endpoints(
     };
     endpoints.sort_by_key(|endpoint| (endpoint.is_pod, place(endpoint).map(|span| span.start)));
     check_names(&endpoints, manifest, mistakes);
+    check_ports(manifest, workloads, mistakes);
     endpoints
+}
+
+/// What cannot lead into another network.
+fn check_ports(manifest: &Manifest, workloads: &[Workload], mistakes: &mut Mistakes) {
+    for workload in workloads.iter().filter(|w| w.network == Network::Own) {
+        let table = manifest.workload.get(workload.name.as_str());
+        let texts = table.map_or(&[][..], |table| &table.ports);
+        let ports = texts
+            .iter()
+            .filter_map(|text| Some((text, port(text).ok()?)));
+        for (text, port) in ports {
+            if port.is_local() && port.address.is_some_and(|address| address.is_ipv6()) {
+                mistakes.push(wrong(
+                    text,
+                    "leads nowhere: no kernel routes IPv6's loopback address",
+                    "write 127.0.0.1 in its place, for one",
+                ));
+            }
+            if port.count > MOST_SHIFTED && port.published != port.target {
+                mistakes.push(wrong(
+                    text,
+                    format!("leads {} ports to others", port.count),
+                    format!("at most {MOST_SHIFTED} at once, or to the same ports"),
+                ));
+            }
+        }
+    }
 }
 
 fn plain(name: &str, is_pod: bool, networks: &[String]) -> Endpoint {
