@@ -464,18 +464,20 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_shares_no_namespace_but_the_network() {
-        let json = config_json(&workload(""), &process(0, vec![]), &[], false);
-        let own = ["mount", "cgroup", "pid", "ipc", "uts", "user"];
-        assert_eq!(kinds(&json), own);
-        let mapping = json!([{ "containerID": 0, "hostID": 65_536, "size": 65_536 }]);
-        assert_eq!(json["linux"]["uidMappings"], mapping);
-        assert_eq!(json["process"]["noNewPrivileges"], true);
-        let alone = workload("network = \"none\"");
-        let json = config_json(&alone, &process(0, vec![]), &[], false);
-        assert_eq!(kinds(&json)[..6], own);
-        assert_eq!(kinds(&json)[6], "network");
-        let sees_all = workload("user_namespace = \"host\"\npid_namespace = \"host\"");
+    fn a_workload_shares_no_namespace_unless_the_file_says_so() {
+        let own = ["mount", "cgroup", "pid", "ipc", "uts", "user", "network"];
+        for network in ["", "network = \"none\""] {
+            let json = config_json(&workload(network), &process(0, vec![]), &[], false);
+            assert_eq!(kinds(&json), own);
+            let mapping = json!([{ "containerID": 0, "hostID": 65_536, "size": 65_536 }]);
+            assert_eq!(json["linux"]["uidMappings"], mapping);
+            assert_eq!(json["process"]["noNewPrivileges"], true);
+        }
+        let host = workload("network = \"host\"");
+        let json = config_json(&host, &process(0, vec![]), &[], false);
+        assert_eq!(kinds(&json), own[..6]);
+        let sees_all =
+            workload("network = \"host\"\nuser_namespace = \"host\"\npid_namespace = \"host\"");
         let json = config_json(&sees_all, &process(0, vec![]), &[], false);
         assert_eq!(kinds(&json), ["mount", "cgroup", "ipc", "uts"]);
     }

@@ -205,8 +205,8 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "memory =",
-        "ports = [\"81:80\"]\nmemory =",
-        &["listens on port 80 already"],
+        "network = \"host\"\nports = [\"81:8080\"]\nmemory =",
+        &["workload `db` listens on port 8080 already"],
     ),
     (
         "[state]",
@@ -523,8 +523,8 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "[workload.db]",
-        "[socket.s]\nlisten = \"80\"\n[workload.db]\nsockets = [\"s\"]",
-        &["`80`: workload `web` listens on port 80 already"],
+        "[socket.s]\nlisten = \"8080\"\n[workload.db]\nsockets = [\"s\"]",
+        &["`8080`: port 8080 is published by workload `web` already"],
     ),
     (
         "[workload.db]",

@@ -15,9 +15,9 @@ const PAGE: &str = "Hello from a verified image";
 fn nginx_answers_on_a_port_of_the_host_after_a_uefi_boot() -> Result<()> {
     let case = Case::new("boot-uefi")?;
     let disk = case.copy_disk(web_image()?, "disk.img")?;
-    let mut vm = VmBuilder::new(&case, "uefi", disk).forward(80)?.start()?;
+    let mut vm = VmBuilder::new(&case, "uefi", disk).forward(8080)?.start()?;
     vm.expect("stage ready", BOOT_TIME)?;
-    let response = vm.http_get(80, "/", seconds(30))?;
+    let response = vm.http_get(8080, "/", seconds(30))?;
     ensure!(
         response.status == 200 && response.body.contains(PAGE),
         "{response:?}"
@@ -31,9 +31,9 @@ fn nginx_answers_after_a_direct_boot_of_the_same_image() -> Result<()> {
     let disk = case.copy_disk(web_image()?, "disk.img")?;
     let files = BootFiles::of_image(&case, &Image::open(&disk)?)?;
     let vm = VmBuilder::new(&case, "direct", disk).boot(Boot::Direct(&files));
-    let mut vm = vm.forward(80)?.start()?;
+    let mut vm = vm.forward(8080)?.start()?;
     vm.expect("stage ready", BOOT_TIME)?;
-    let response = vm.http_get(80, "/", seconds(30))?;
+    let response = vm.http_get(8080, "/", seconds(30))?;
     ensure!(
         response.status == 200 && response.body.contains(PAGE),
         "{response:?}"

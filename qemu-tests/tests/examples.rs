@@ -37,16 +37,16 @@ fn refute_failures(vm: &Vm) -> Result<()> {
 #[test]
 fn a_site_without_a_network_sleeps_until_it_is_asked_for_and_answers() -> Result<()> {
     let case = Case::new("examples-socket")?;
-    let mut vm = boot(&case, "socket.toml", 80)?;
+    let mut vm = boot(&case, "socket.toml", 8080)?;
     vm.refute("workload site started")?;
-    expect_page(&vm, 80, "Hello from a workload without a network")?;
+    expect_page(&vm, 8080, "Hello from a workload without a network")?;
     vm.expect("workload site started", BOOT_TIME)?;
     // Nobody reads it any more, until somebody does again.
     vm.expect(
         "workload site exited with status 0; the next connection starts it",
         BOOT_TIME,
     )?;
-    expect_page(&vm, 80, "Hello from a workload without a network")?;
+    expect_page(&vm, 8080, "Hello from a workload without a network")?;
     vm.expect("workload site started", BOOT_TIME)?;
     refute_failures(&vm)?;
     vm.power_down()

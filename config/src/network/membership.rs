@@ -13,7 +13,7 @@ use crate::value;
 use crate::workload::Workload;
 
 /// The network of a workload or pod whose file does not say.
-const UNSAID: Network = Network::Host;
+const UNSAID: Network = Network::Own;
 
 /// Which network a workload or pod has, and which networks it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]

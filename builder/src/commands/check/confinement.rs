@@ -113,7 +113,7 @@ mod tests {
         let tight = workload("network = \"none\"\nread_only = true");
         assert!(loosened(&tight).is_empty());
         let loose = workload(
-            "user_namespace = \"host\"\npid_namespace = \"host\"\ncapabilities = [\"NET_ADMIN\"]",
+            "network = \"host\"\nuser_namespace = \"host\"\npid_namespace = \"host\"\ncapabilities = [\"NET_ADMIN\"]",
         );
         assert_eq!(
             loosened(&loose),

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(
             machine_rows(&spec),
             [
-                ("pod", "p of w".to_owned()),
+                ("pod", "p of w, on default".to_owned()),
                 ("socket", "s on 0.0.0.0 port 81".to_owned())
             ]
         );
