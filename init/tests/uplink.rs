@@ -309,3 +309,52 @@ fn a_pool_that_ran_dry_is_waited_for() {
     let _dnsmasq = net.dnsmasq(&["--dhcp-range=10.7.0.50,10.7.0.50,5m", &lease_file]);
     machine.wait_for("bound uplink eth0 10.7.0.50/24");
 }
+
+#[test]
+fn routers_alone_give_addresses_and_name_servers() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "fd07::1/64", "dev", "eth0", "nodad"]);
+    let _dnsmasq = net.dnsmasq(&[
+        "--dhcp-range=fd07::,ra-stateless,64,5m",
+        "--enable-ra",
+        "--dhcp-option=option6:dns-server,[fd07::53]",
+        "--dhcp-option=option6:domain-search,corp.example",
+        "--dhcp-option=option6:ntp-server,[fd07::123]",
+    ]);
+    let mut machine = Machine::start(&net, &uplink("metric = 9"));
+    machine.wait_for("bound uplink eth0 fd07::ff:fe00:702/64");
+    // The name servers come with the advertisement, the time servers by DHCPv6, which it asks for.
+    let facts = machine.wait_for_file("run/coracle/net/facts.json", |text| {
+        text.contains("fd07::123")
+    });
+    assert!(facts.contains("fd07::53") && facts.contains("corp.example"));
+    let routes = net.machine(&["-6", "route"]);
+    let default = routes.lines().find(|line| line.starts_with("default"));
+    assert!(
+        default.is_some_and(|line| line.contains("proto ra metric 9")),
+        "{routes}"
+    );
+}
+
+#[test]
+fn what_is_killed_leaves_everything_and_the_next_one_takes_it_over() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    net.plug("eth1", 8);
+    let bridge = "[network.interface.second]\ndevice = \"eth1\"\n\
+                  [network.interface.br0]\nbridge = { of = [\"second\"] }\naddresses = [\"10.8.0.2/24\"]\n";
+    let interfaces = format!("{}{bridge}", uplink("dhcp = true\nipv6 = \"off\""));
+    let mut machine = Machine::start(&net, &interfaces);
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink");
+    drop(machine);
+    let before = net.machine(&["addr"]);
+    assert!(before.contains("10.7.0.50/24") && before.contains("10.8.0.2/24"));
+    let mut machine = Machine::start(&net, &interfaces);
+    machine.wait_for("bound br0 br0 10.8.0.2/24");
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    let after = net.machine(&["addr"]);
+    assert_eq!(after.matches("inet 10.").count(), 2, "{after}");
+}
