@@ -137,6 +137,10 @@ impl Monitor {
 }
 
 fn parse(answer: Answer<'_>) -> Option<News> {
+    // A link that leaves a bridge is told of as gone, in the bridge's family.
+    if answer.kind == DELETE_LINK && answer.body.first() != Some(&0) {
+        return None;
+    }
     if let Some(link) = Link::read(&answer) {
         return Some(match answer.kind {
             DELETE_LINK => News::LinkGone(link),
@@ -240,5 +244,12 @@ mod tests {
     fn what_is_no_news_is_left_out() {
         assert_eq!(parse(answer(3, &[0; 40])), None);
         assert_eq!(parse(answer(16, &[0; 3])), None);
+        let mut gone = [0; 16];
+        assert!(matches!(
+            parse(answer(DELETE_LINK, &gone)),
+            Some(News::LinkGone(_))
+        ));
+        gone[0] = 7;
+        assert_eq!(parse(answer(DELETE_LINK, &gone)), None);
     }
 }
