@@ -322,6 +322,22 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &["leads 10000 ports to others", "at most 1024"],
     ),
     (
+        "dhcp = true",
+        "addresses = [\"10.213.7.1/24\"]",
+        &[
+            "`10.213.7.1/24` meets the pool of the workloads' addresses, 10.213.0.0/16",
+            "choose another pool",
+        ],
+    ),
+    (
+        "dhcp = true",
+        "dhcp = true\n[network.interface.wg]\nwireguard = { key = \"k\", listen = 53, peers = [] }",
+        &[
+            "`53`: ",
+            "the machine's name server listens on port 53 already",
+        ],
+    ),
+    (
         "ports = \"22\"",
         "ports = \"22-21\"",
         &["`22-21` is no port", "or a range"],

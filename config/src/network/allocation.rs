@@ -136,6 +136,9 @@ pub(super) fn assign(
     manifest: &Manifest,
     mistakes: &mut Mistakes,
 ) {
+    if !endpoints.is_empty() {
+        check_apart(pool, manifest, mistakes);
+    }
     let places = pool.places();
     if endpoints.len() > usize::try_from(places).unwrap_or(usize::MAX) {
         mistakes.push(too_small(pool, endpoints.len(), manifest));
@@ -160,6 +163,26 @@ pub(super) fn assign(
             .chain(long)
             .find(|link| links.insert(link.clone()))
             .expect("there are more names than endpoints");
+    }
+}
+
+/// The machine could not tell a neighbour from a workload whose addresses are of one network.
+fn check_apart(pool: &Pool, manifest: &Manifest, mistakes: &mut Mistakes) {
+    let interfaces = manifest.network.interface.values();
+    for text in interfaces.flat_map(|interface| &interface.addresses) {
+        // An address that is none is told elsewhere.
+        let parts = text.get_ref().split_once('/');
+        let parts = parts.and_then(|(address, length)| {
+            Some(Prefix::of(address.parse().ok()?, length.parse().ok()?))
+        });
+        let Some(network) = parts else { continue };
+        if let Some(pool) = [pool.v4, pool.v6].iter().find(|pool| pool.meets(&network)) {
+            mistakes.push(wrong(
+                text,
+                format!("meets the pool of the workloads' addresses, {pool}"),
+                "choose another pool in [network], as in addresses = [\"10.214.0.0/16\"]",
+            ));
+        }
     }
 }
 

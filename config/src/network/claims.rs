@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::manifest::Manifest;
 use crate::mistakes::Mistakes;
 use crate::socket::Socket;
+use crate::spec::by_place;
 use crate::workload::Workload;
 
 /// The port of DNS (RFC 1035 §4.2).
@@ -48,6 +49,7 @@ pub(crate) fn check_claims(
     mistakes: &mut Mistakes,
 ) {
     let mut claims: Vec<Claim> = resolver_claims(fabric).collect();
+    claims.extend(tunnel_claims(manifest));
     for workload in workloads {
         claims.extend(workload_claims(workload, manifest));
     }
@@ -94,6 +96,26 @@ fn resolver_claims(fabric: &Fabric) -> impl Iterator<Item = Claim> {
         span: None,
     });
     claims.filter(move |_| is_there)
+}
+
+/// Where tunnels end. A port that is none is told elsewhere.
+fn tunnel_claims(manifest: &Manifest) -> impl Iterator<Item = Claim> {
+    by_place(&manifest.network.interface)
+        .into_iter()
+        .filter_map(|(label, interface)| {
+            let listen = interface.wireguard.as_ref()?.get_ref().listen.as_ref()?;
+            let port = u16::try_from(*listen.get_ref()).ok()?;
+            Some(Claim {
+                address: None,
+                first: port,
+                last: port,
+                protocol: Protocol::Udp,
+                how: How::Listens,
+                who: format!("tunnel `{}`", label.get_ref()),
+                text: port.to_string(),
+                span: Some(listen.span()),
+            })
+        })
 }
 
 fn workload_claims(workload: &Workload, manifest: &Manifest) -> Vec<Claim> {
