@@ -40,10 +40,16 @@ pub fn modules(spec: &Spec) -> Vec<&'static str> {
         return Vec::new();
     };
     let mut modules = vec!["nf_tables", "nft_ct"];
-    if ruleset.chains.iter().any(|c| c.name == publish::CHAIN) {
-        modules.extend(["nft_chain_nat", "nft_nat", "nft_fib_inet"]);
+    let publishes = ruleset.chains.iter().any(|c| c.name == publish::CHAIN);
+    let has_endpoints = !spec.fabric.endpoints.is_empty();
+    // Chains that translate: published ports, and what leaves the machine or its loopback addresses.
+    if publishes || has_endpoints {
+        modules.extend(["nft_chain_nat", "nft_nat"]);
     }
-    if !spec.fabric.endpoints.is_empty() {
+    if publishes {
+        modules.push("nft_fib_inet");
+    }
+    if has_endpoints {
         modules.extend(["nft_masq", "veth"]);
     }
     modules
@@ -206,4 +212,27 @@ pub(super) fn open_ports(spec: &Spec) -> Vec<(Option<IpAddr>, u16, u16, Protocol
         Some((address, port, port, protocol))
     });
     direct.chain(sockets).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_translates_addresses_has_its_modules() {
+        let names = |rest: &str| {
+            let text = format!(
+                "name = \"m\"\n[workload.a]\ndebian = [\"busybox-static\"]\ncommand = [\"busybox\"]\n{rest}"
+            );
+            modules(&config::parse(&text).unwrap()).join(" ")
+        };
+        let inside = "nf_tables nft_ct nft_chain_nat nft_nat";
+        assert_eq!(
+            names("network = \"own\""),
+            format!("{inside} nft_masq veth")
+        );
+        let published = names("network = \"own\"\nports = [\"8080:80\"]");
+        assert_eq!(published, format!("{inside} nft_fib_inet nft_masq veth"));
+        assert_eq!(names("network = \"host\""), "nf_tables nft_ct");
+    }
 }
