@@ -20,7 +20,7 @@ use super::netlink::address::{Address, NO_DUPLICATE_CHECK};
 use super::netlink::link::{self, Kind, Peer, Wishes};
 use super::netlink::message::Request;
 use super::netlink::route::{Origin, Route, set_neighbour};
-use super::netlink::{LOOPBACK_INDEX, Socket};
+use super::netlink::{LOOPBACK_INDEX, Socket, has_ipv6};
 
 /// What the workload's end is called.
 const NAME: &str = "eth0";
@@ -121,7 +121,7 @@ fn host_requests(endpoint: &Endpoint, namespace: &File) -> Vec<Request> {
         },
     };
     let quiet = Wishes {
-        no_link_local: true,
+        no_link_local: has_ipv6(),
         // Connections to 127.0.0.1 of the machine lead here by published ports.
         route_localnet: true,
         ..Wishes::default()
@@ -146,7 +146,7 @@ fn host_requests(endpoint: &Endpoint, namespace: &File) -> Vec<Request> {
 /// What is done in the namespace.
 fn inside_requests(endpoint: &Endpoint) -> Vec<Request> {
     let quiet = Wishes {
-        no_link_local: true,
+        no_link_local: has_ipv6(),
         ..Wishes::default()
     };
     let mut requests = vec![
@@ -170,12 +170,13 @@ fn inside_requests(endpoint: &Endpoint) -> Vec<Request> {
     requests
 }
 
-/// The workload's address and the machine's, by both families.
-fn pairs(endpoint: &Endpoint) -> [(IpAddr, IpAddr); 2] {
-    [
+/// The workload's address and the machine's, by the families that the kernel speaks.
+fn pairs(endpoint: &Endpoint) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let pairs = [
         (endpoint.address.into(), endpoint.gateway.into()),
         (endpoint.address6.into(), endpoint.gateway6.into()),
-    ]
+    ];
+    pairs.into_iter().take(if has_ipv6() { 2 } else { 1 })
 }
 
 /// The prefix of one address alone.

@@ -15,7 +15,7 @@ use super::endpoints::{self, ENDPOINTS};
 use super::firewall;
 use super::message::note;
 use super::netlink::address::{Address, NO_DUPLICATE_CHECK};
-use super::netlink::{LOOPBACK_INDEX, Socket, link};
+use super::netlink::{LOOPBACK_INDEX, Socket, has_ipv6, link};
 use super::resolver::run::RESOLV_CONF;
 use super::resolver::settings;
 use crate::describe;
@@ -117,11 +117,13 @@ fn set_gateways(fabric: &BootFabric) -> io::Result<()> {
         };
         address.set()
     };
-    let requests = [
+    let mut requests = vec![
         link::bring_up(LOOPBACK_INDEX),
         address(fabric.gateway.into(), prefix_of(Ipv4Addr::BITS)),
-        address(fabric.gateway6.into(), prefix_of(Ipv6Addr::BITS)),
     ];
+    if has_ipv6() {
+        requests.push(address(fabric.gateway6.into(), prefix_of(Ipv6Addr::BITS)));
+    }
     Ok(Socket::open()?.request_all(&requests)?)
 }
 

@@ -14,6 +14,7 @@ pub mod socket;
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 pub use ethernet::Ethernet;
 pub use monitor::Monitor;
@@ -32,6 +33,12 @@ pub const LOOPBACK_INDEX: u32 = 1;
 /// What the kernel answers.
 pub fn bring_up_loopback() -> io::Result<()> {
     Ok(Socket::open()?.request(&link::bring_up(LOOPBACK_INDEX))?)
+}
+
+/// Whether the kernel speaks IPv6, which its command line may forbid.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
 }
 
 const fn family_of(address: IpAddr) -> u8 {
