@@ -85,6 +85,7 @@ pub struct VmBuilder<'a> {
     network: &'static str,
     memory_mib: u32,
     forwards: Vec<(u16, u16)>,
+    udp_forwards: Vec<(u16, u16)>,
     extra: Vec<String>,
 }
 
@@ -101,6 +102,7 @@ impl<'a> VmBuilder<'a> {
             network: "virtio-net-pci",
             memory_mib: 512,
             forwards: Vec::new(),
+            udp_forwards: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -142,6 +144,13 @@ impl<'a> VmBuilder<'a> {
     pub fn forward(mut self, guest_port: u16) -> Result<Self> {
         self.forwards.push((free_port()?, guest_port));
         Ok(self)
+    }
+
+    /// Leads a UDP port of the host's loopback address to a port of the guest.
+    #[must_use]
+    pub fn forward_udp(mut self, host_port: u16, guest_port: u16) -> Self {
+        self.udp_forwards.push((host_port, guest_port));
+        self
     }
 
     /// Adds arguments to QEMU's command line.
@@ -202,6 +211,9 @@ impl<'a> VmBuilder<'a> {
         let mut netdev = "user,id=net".to_owned();
         for (host, guest) in &self.forwards {
             netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+        }
+        for (host, guest) in &self.udp_forwards {
+            netdev.push_str(&format!(",hostfwd=udp:127.0.0.1:{host}-:{guest}"));
         }
         line.extend(["-netdev".to_owned(), netdev]);
         if let (Some(disk), Some(log)) = (&self.disk, &self.write_log) {
