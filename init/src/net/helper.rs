@@ -164,12 +164,36 @@ impl Helper {
         Some(delay)
     }
 
+    /// Tells it that the facts changed. One that has just begun does not listen yet, and would end by the signal: it
+    /// reads them later anyway.
+    pub(super) fn tell_facts(&self) {
+        let listens = |pid: &i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+            status.is_ok_and(|status| listens_to_hangups(&status))
+        };
+        if let Some(pid) = self.pid.filter(listens) {
+            let _ = sys::kill(pid, libc::SIGHUP);
+        }
+    }
+
     /// Sends it a signal, if it runs.
     pub(super) fn signal(&self, signal: i32) {
         if let Some(pid) = self.pid {
             let _ = sys::kill(pid, signal);
         }
     }
+}
+
+/// Whether a process catches SIGHUP or keeps it for later, by its `/proc/PID/status` (proc_pid_status(5)).
+fn listens_to_hangups(status: &str) -> bool {
+    const HANGUP: u64 = 1 << (libc::SIGHUP - 1);
+    let mut masks = status.lines().filter_map(|line| {
+        let mask = line
+            .strip_prefix("SigBlk:")
+            .or_else(|| line.strip_prefix("SigCgt:"));
+        u64::from_str_radix(mask?.trim(), 16).ok()
+    });
+    masks.any(|mask| mask & HANGUP != 0)
 }
 
 #[cfg(test)]
@@ -198,6 +222,25 @@ mod tests {
         helper.start_at = None;
         assert_eq!(helper.on_exit(Exit::Status(0), 100 * SECOND), None);
         assert_eq!(helper.start_at(), None);
+    }
+
+    #[test]
+    fn only_who_listens_is_told_by_a_signal() {
+        let status = |blocked, caught| {
+            format!(
+                "Name:\tx\nSigBlk:\t{blocked:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{caught:016x}\n",
+                1
+            )
+        };
+        for (blocked, caught, listens) in [
+            (0, 0, false),
+            (1, 0, true),
+            (0, 1, true),
+            (2, 0x4000, false),
+        ] {
+            assert_eq!(listens_to_hangups(&status(blocked, caught)), listens);
+        }
+        assert!(!listens_to_hangups(""));
     }
 
     #[test]

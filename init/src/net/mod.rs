@@ -152,7 +152,7 @@ impl Network {
             .helpers
             .iter()
             .filter(|helper| helper.task.wants_facts());
-        readers.for_each(|helper| helper.signal(libc::SIGHUP));
+        readers.for_each(Helper::tell_facts);
     }
 
     /// A child ended; returns its task if it is done, else it is started again after a delay.
