@@ -10,7 +10,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, WaitOptions, waitpid};
+
 use super::{StateError, format};
+use crate::children;
 use crate::cmdline;
 use crate::describe;
 use crate::disks::{Disk, PartitionDevice, Survey};
@@ -19,12 +22,17 @@ use crate::gpt::{GptError, Guid, Partition};
 use crate::sys;
 use crate::uevent::{Uevent, UeventSocket};
 
-/// How long the partition may take to appear, when its disk is slower than the root's.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
+/// Its disk may be slower than the root's: no disk has appeared for so long when there is none with it.
+const QUIET: Duration = Duration::from_secs(10);
+/// A machine whose disks appear without end, or whose drivers do not come up, is not waited for any longer.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How often it is looked whether the drivers are loaded.
+const TURN: Duration = Duration::from_millis(200);
 /// Its name in the table.
 const NAME: &str = "state";
 
-/// Looks at once and again as disks appear; then makes one.
+/// Looks at once and again as disks appear; then makes one. A second one on the root's disk would hide what the machine
+/// has kept on another: so the drivers of all disks are loaded first, and none is made while disks still appear.
 pub(super) fn find_or_make(
     guid: Guid,
     size: u64,
@@ -43,19 +51,64 @@ pub(super) fn find_or_make(
 }
 
 fn find(guid: Guid, uevents: Option<&UeventSocket>) -> Result<PartitionDevice, Survey> {
-    let deadline = Instant::now() + DEVICE_DEADLINE;
+    let last = Instant::now() + LONGEST;
+    let mut drivers = None;
     loop {
         let survey = Survey::take();
         if let Some(device) = survey.find(guid) {
             return Ok(device.clone());
         }
-        let appeared = uevents.is_some_and(|socket| {
-            std::iter::from_fn(|| socket.wait(deadline.saturating_duration_since(Instant::now())))
-                .any(|event| event == Uevent::BlockAdded)
-        });
-        if !appeared || Instant::now() >= deadline {
+        let drivers = drivers.get_or_insert_with(Drivers::start);
+        if !disk_appears(uevents, last, || drivers.are_loading()) {
             return Err(survey);
         }
+    }
+}
+
+/// Waits for another disk; false: for a while none has appeared and none will, or `last` is over.
+fn disk_appears(
+    uevents: Option<&UeventSocket>,
+    last: Instant,
+    mut may_come: impl FnMut() -> bool,
+) -> bool {
+    let Some(socket) = uevents else { return false };
+    let mut quiet = Instant::now() + QUIET;
+    loop {
+        let now = Instant::now();
+        if now >= last {
+            return false;
+        }
+        if may_come() {
+            quiet = now + QUIET;
+        } else if now >= quiet {
+            return false;
+        }
+        let limit = quiet.min(last).saturating_duration_since(now).min(TURN);
+        if socket.wait(limit) == Some(Uevent::BlockAdded) {
+            return true;
+        }
+    }
+}
+
+/// The child that loads what drives the devices that are there.
+struct Drivers(Option<i32>);
+
+impl Drivers {
+    /// Without one to be had, those drivers do it that are there.
+    fn start() -> Self {
+        Self(children::spawn(children::command().arg("modprobe")).ok())
+    }
+
+    fn are_loading(&mut self) -> bool {
+        let pid = self.0.and_then(Pid::from_raw);
+        if matches!(
+            pid.map(|pid| waitpid(Some(pid), WaitOptions::NOHANG)),
+            Some(Ok(None))
+        ) {
+            return true;
+        }
+        self.0 = None;
+        false
     }
 }
 
@@ -146,4 +199,19 @@ fn extent(disk: &Disk, partition: &Partition) -> (u64, u64) {
     let sector = u64::from(disk.sector_size);
     let sectors = partition.last_lba - partition.first_lba + 1;
     (partition.first_lba * sector, sectors * sector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_disks_beyond_the_last_moment_or_without_a_kernel_that_tells() {
+        let past = Instant::now();
+        assert!(!disk_appears(None, past + LONGEST, || true));
+        let Ok(socket) = UeventSocket::open() else {
+            return;
+        };
+        assert!(!disk_appears(Some(&socket), past, || true));
+    }
 }
