@@ -56,6 +56,9 @@ pub struct Logs {
     /// Only this boot: a number, 0 for the last, -1 for the one before it.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub boot: Option<i64>,
+    /// Not the lines, but when the boot (the last one, without --boot) reached each stage, and each workload.
+    #[arg(long, conflicts_with = "workload")]
+    pub timeline: bool,
 }
 
 /// How a machine's inputs are chosen.

@@ -42,7 +42,7 @@ pub struct Line {
     /// The boot's number.
     pub boot: u64,
     /// Microseconds since the boot.
-    micros: u64,
+    pub micros: u64,
     /// Bytes of the line before its stream.
     stamp: usize,
     /// The workload's name, `kernel` or `coracle`.
@@ -51,8 +51,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// `None`: it is damaged.
-    fn parse(name: &str, text: &str) -> Option<Self> {
+    /// The line of a name's log; `None`: it is damaged.
+    pub fn parse(name: &str, text: &str) -> Option<Self> {
         let mut words = text.splitn(4, ' ');
         let (boot, number) = words.next()?.split_once('.')?;
         number.parse::<u64>().ok()?;
@@ -67,6 +67,12 @@ impl Line {
             name: name.to_owned(),
             text: text.to_owned(),
         })
+    }
+
+    /// What init said of its own, if this is a line of init's.
+    pub fn init_words(&self) -> Option<&str> {
+        let rest = (self.name == "coracle").then_some(self.text.get(self.stamp..)?)?;
+        rest.strip_prefix("init ")
     }
 
     /// As it is in its file.

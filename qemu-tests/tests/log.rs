@@ -143,6 +143,14 @@ fn what_workloads_print_is_kept_through_a_flood_and_a_power_cut() -> Result<()> 
     };
     let shown = logs(&["--workload", "steady", "--boot", "0"])?;
     ensure!(shown.lines().eq(second.iter()), "{shown}");
+    let course = logs(&["--timeline"])?;
+    for point in [
+        "stage initramfs\n",
+        "workload steady ready\n",
+        "stage ready\n",
+    ] {
+        ensure!(course.contains(point), "no {point:?} in {course}");
+    }
     let all = logs(&["--boot", "-1"])?;
     ensure!(all.contains(" steady out said 20\n") && all.contains(" coracle init stage ready\n"));
     Ok(())

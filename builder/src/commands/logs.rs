@@ -1,5 +1,6 @@
 //! `coracle logs`: what a machine's workloads, its kernel and init said, from the disk of a machine that is off.
 
+use super::timeline;
 use crate::cli::Logs;
 use crate::failure::Failure;
 use crate::guest_log::{GuestLog, Line};
@@ -9,6 +10,9 @@ use crate::streams::show;
 /// Prints the lines that are wanted.
 pub(super) fn logs(arguments: &Logs) -> Result<(), Failure> {
     let image = DiskImage::open(&arguments.disk).map_err(Failure::work)?;
+    if arguments.timeline {
+        return course(&image, arguments.boot);
+    }
     let only = arguments.workload.as_deref();
     let log = GuestLog::read(&image, only).map_err(Failure::work)?;
     if let Some(name) = only.filter(|name| !log.names.iter().any(|known| known == name)) {
@@ -31,6 +35,23 @@ pub(super) fn logs(arguments: &Logs) -> Result<(), Failure> {
             }
             text.push('\n');
         }
+    }
+    show(&text)
+}
+
+/// Prints the course of one boot.
+fn course(image: &DiskImage, boot: Option<i64>) -> Result<(), Failure> {
+    let log = GuestLog::read(image, Some("coracle")).map_err(Failure::work)?;
+    let boot = wanted_boot(Some(boot.unwrap_or(0)), log.last_boot()).unwrap_or(0);
+    let text = timeline::describe(&log.lines, boot);
+    if text.is_empty() {
+        return Err(Failure::Input(format!(
+            "error: the log has no boot {boot}\nhint: {}",
+            match log.last_boot() {
+                Some(last) => format!("the last one is {last}"),
+                None => "the machine has not run, or only for a moment".to_owned(),
+            }
+        )));
     }
     show(&text)
 }

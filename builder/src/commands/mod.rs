@@ -7,6 +7,7 @@ mod inspect;
 mod logs;
 mod run;
 mod secrets;
+mod timeline;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
