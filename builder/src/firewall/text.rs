@@ -33,16 +33,16 @@ fn write_set(out: &mut String, set: &Set) {
         Some(Family::V4) => " : ipv4_addr . inet_service",
         Some(Family::V6) => " : ipv6_addr . inet_service",
     };
-    let _ = writeln!(out, "\t{kind} {} {{\n\t\ttype {key}{data}", set.name);
+    let _ = writeln!(out, "    {kind} {} {{\n        type {key}{data}", set.name);
     if !set.elements.is_empty() {
         let elements: Vec<String> = set.elements.iter().map(element).collect();
         let _ = writeln!(
             out,
-            "\t\telements = {{\n\t\t\t{}\n\t\t}}",
-            elements.join(",\n\t\t\t")
+            "        elements = {{\n            {}\n        }}",
+            elements.join(",\n            ")
         );
     }
-    out.push_str("\t}\n");
+    out.push_str("    }\n");
 }
 
 fn element(element: &Element) -> String {
@@ -70,15 +70,15 @@ impl Display for Shown<'_> {
 }
 
 fn write_chain(out: &mut String, chain: &Chain) {
-    let _ = writeln!(out, "\tchain {} {{", chain.name);
+    let _ = writeln!(out, "    chain {} {{", chain.name);
     if let Some(hook) = chain.hook {
         let policy = if chain.drop { "drop" } else { "accept" };
-        let _ = writeln!(out, "\t\t{}; policy {policy};", hook_text(hook));
+        let _ = writeln!(out, "        {}; policy {policy};", hook_text(hook));
     }
     for rule in &chain.rules {
-        let _ = writeln!(out, "\t\t{}", rule_text(rule));
+        let _ = writeln!(out, "        {}", rule_text(rule));
     }
-    out.push_str("\t}\n");
+    out.push_str("    }\n");
 }
 
 const fn hook_text(hook: Hook) -> &'static str {
