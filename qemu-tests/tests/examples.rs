@@ -62,3 +62,12 @@ fn a_pods_job_makes_what_its_server_holds_and_its_proxy_passes_on() -> Result<()
     refute_failures(&vm)?;
     vm.power_down()
 }
+
+#[test]
+fn a_front_reaches_by_name_a_site_that_nobody_else_does() -> Result<()> {
+    let case = Case::new("examples-network")?;
+    let vm = boot(&case, "network.toml", 8080)?;
+    expect_page(&vm, 8080, "Hello from the network behind")?;
+    refute_failures(&vm)?;
+    vm.power_down()
+}
