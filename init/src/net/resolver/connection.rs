@@ -54,8 +54,11 @@ impl Connection {
     /// # Errors
     /// When the connection is to be closed.
     pub fn read(&mut self, now: Duration) -> io::Result<Vec<Vec<u8>>> {
-        let mut buffer = [0; 4096];
+        let mut questions = Vec::new();
+        self.take(&mut questions)?;
+        // Only behind what came before: who sends faster than is answered would fill the memory.
         if self.is_taking() && !self.is_at_end {
+            let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.is_at_end = true,
                 Ok(size) => {
@@ -65,8 +68,13 @@ impl Connection {
                 Err(error) if is_temporary(&error) => {}
                 Err(error) => return Err(error),
             }
+            self.take(&mut questions)?;
         }
-        let mut questions = Vec::new();
+        Ok(questions)
+    }
+
+    /// Takes whole questions, as many as may be under way; where more may, none is left.
+    fn take(&mut self, questions: &mut Vec<Vec<u8>>) -> io::Result<()> {
         while self.is_taking() {
             match self.input.next(MOST_QUESTION) {
                 Ok(Some(question)) => questions.push(question),
@@ -75,7 +83,7 @@ impl Connection {
             }
             self.open += 1;
         }
-        Ok(questions)
+        Ok(())
     }
 
     /// Puts an answer in line.
@@ -106,7 +114,7 @@ impl Connection {
     /// All is said on both sides.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.is_at_end && self.open == 0 && self.output.is_empty()
+        self.is_at_end && self.open == 0 && self.output.is_empty() && !self.input.has_whole()
     }
 
     /// What it waits for.
@@ -127,4 +135,63 @@ impl Connection {
 #[must_use]
 pub fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    const NOW: Duration = Duration::from_secs(7);
+
+    fn pair() -> (TcpStream, Connection) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        (client, Connection::new(stream, peer, NOW))
+    }
+
+    /// Reads until `count` questions came, each of which is answered at once.
+    fn answer(connection: &mut Connection, count: usize) {
+        let mut answered = 0;
+        while answered < count {
+            for question in connection.read(NOW).unwrap() {
+                connection.push(&question);
+                answered += 1;
+            }
+            connection.write(NOW).unwrap();
+            assert!(answered >= count || !connection.is_done(), "{answered}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_asks_faster_than_it_is_answered_takes_no_memory() {
+        let (mut client, mut connection) = pair();
+        let many = frame(b"?").repeat(1000);
+        let mut sink = [0; 65536];
+        for _ in 0..1000 {
+            let _ = client.write(&many);
+            for question in connection.read(NOW).unwrap() {
+                connection.push(&question);
+            }
+            connection.write(NOW).unwrap();
+            let _ = client.read(&mut sink);
+            assert!(connection.input.len() < 3 * 4096);
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_said_all_gets_all_answers() {
+        let (mut client, mut connection) = pair();
+        client.write_all(&frame(b"?").repeat(30)).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        answer(&mut connection, 30);
+        // A torn one is no question.
+        while !connection.is_at_end {
+            assert_eq!(connection.read(NOW).unwrap(), [[0_u8; 0]; 0]);
+        }
+        assert!(connection.is_done());
+    }
 }

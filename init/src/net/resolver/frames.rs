@@ -32,6 +32,19 @@ impl Frames {
         Ok(Some(message))
     }
 
+    /// Whether [`Frames::next`] would have something to say.
+    #[must_use]
+    pub fn has_whole(&self) -> bool {
+        let length = self.bytes.split_first_chunk();
+        length.is_some_and(|(length, rest)| rest.len() >= u16::from_be_bytes(*length).into())
+    }
+
+    /// How many bytes there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Nothing is left over.
     #[must_use]
     pub fn is_empty(&self) -> bool {
