@@ -5,7 +5,7 @@
 //! ask again; nobody waits for nothing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ const CACHE_BYTES: usize = 2 << 20;
 /// So many questions are under way at once, and so many of them by TCP.
 const MOST_FLIGHTS: usize = 512;
 const MOST_TCP_FLIGHTS: usize = 32;
-/// So many questions wait at once, in all and of one client.
+/// So many questions wait at once, in all and of one client, whichever of its addresses it asks from. Nobody begins more
+/// flights than are left, so that some are left for who has none, however many take what they can.
 const MOST_WAITING: usize = 4096;
 const MOST_WAITING_OF_ONE: usize = 128;
 
@@ -90,7 +91,8 @@ pub struct Forwarder {
     flights: HashMap<u64, Flight>,
     by_key: HashMap<Key, u64>,
     deadlines: BTreeSet<(Duration, u64)>,
-    waiting: HashMap<IpAddr, usize>,
+    /// How many questions of each member of the names wait.
+    waiting: HashMap<usize, usize>,
     waiting_count: usize,
     tcp_count: usize,
     last_number: u64,
@@ -169,11 +171,12 @@ impl Forwarder {
         if let Some((answer, age)) = self.cache.get(&query.key, now) {
             return vec![reply(client, &query, &answer, age)];
         }
-        self.forward(client, query, now, random)
+        self.forward(asker, client, query, now, random)
     }
 
     fn forward(
         &mut self,
+        asker: usize,
         client: Client,
         query: Query,
         now: Duration,
@@ -188,11 +191,10 @@ impl Forwarder {
                 return ignore(client);
             }
         }
-        let is_full = known.is_none() && self.flights.len() >= MOST_FLIGHTS;
-        if is_full || self.servers.is_empty() || !self.may_wait(client.address.ip()) {
+        if self.servers.is_empty() || !self.may_wait(asker, known.is_none()) {
             return vec![reply(client, &query, &failure(&query.key), 0)];
         }
-        *self.waiting.entry(client.address.ip()).or_default() += 1;
+        *self.waiting.entry(asker).or_default() += 1;
         self.waiting_count += 1;
         if let Some(flight) = known.and_then(|number| self.flights.get_mut(&number)) {
             flight.waiters.push((client, query));
@@ -205,9 +207,11 @@ impl Forwarder {
         self.next_try(self.last_number, flight, now, random)
     }
 
-    fn may_wait(&self, address: IpAddr) -> bool {
-        let own = self.waiting.get(&address).copied().unwrap_or(0);
-        self.waiting_count < MOST_WAITING && own < MOST_WAITING_OF_ONE
+    fn may_wait(&self, asker: usize, begins_flight: bool) -> bool {
+        let own = self.waiting.get(&asker).copied().unwrap_or(0);
+        let left = MOST_FLIGHTS.saturating_sub(self.flights.len());
+        let may_begin = !begins_flight || own < left;
+        self.waiting_count < MOST_WAITING && own < MOST_WAITING_OF_ONE && may_begin
     }
 
     /// What came on a flight's socket.
@@ -330,11 +334,12 @@ impl Forwarder {
         let mut actions = vec![Action::Close(number)];
         for (client, query) in flight.waiters {
             self.waiting_count -= 1;
-            let address = client.address.ip();
-            if let Some(count) = self.waiting.get_mut(&address) {
+            if let Some(asker) = self.names.member(client.address.ip())
+                && let Some(count) = self.waiting.get_mut(&asker)
+            {
                 *count -= 1;
                 if *count == 0 {
-                    self.waiting.remove(&address);
+                    self.waiting.remove(&asker);
                 }
             }
             actions.push(reply(client, &query, answer, 0));

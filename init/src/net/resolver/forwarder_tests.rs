@@ -257,6 +257,37 @@ fn one_client_cannot_take_what_is_there_for_all() {
     assert!(bench.is_idle());
 }
 
+#[test]
+fn the_two_addresses_of_a_client_are_one_and_all_but_one_leave_the_last_one_its_answers() {
+    let mut bench = Bench::new(&["192.0.2.1"]);
+    let mut begun = 0;
+    for number in 0..2 * MOST_FLIGHTS {
+        for last in [2, 3, 4] {
+            let bytes = question(&format!("{last}-{number}.example.org"), Rtype::A, None);
+            let six = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into());
+            for address in [[10, 213, 0, last].into(), std::net::IpAddr::from(six)] {
+                let client = Client {
+                    address: (address, 1).into(),
+                    via: Via::Udp(0),
+                };
+                let actions = bench
+                    .with(|forwarder, now, random| forwarder.question(client, &bytes, now, random));
+                let is_begun = |action: &Action| matches!(action, Action::Ask { .. });
+                begun += actions.iter().filter(|action| is_begun(action)).count();
+            }
+        }
+    }
+    // Each of these questions is asked from both addresses, so each flight has two who wait.
+    assert!(begun <= 3 * MOST_WAITING_OF_ONE / 2, "{begun}");
+    let other = question("more.example.org", Rtype::A, None);
+    let other = bench.question([10, 213, 0, 5], 1, &other);
+    assert_eq!(words(&other), ["ask 192.0.2.1 Udp"]);
+    for _ in 0..20 {
+        bench.pass(1000);
+    }
+    assert!(bench.is_idle());
+}
+
 /// A small generator (xorshift), so that a failure comes again.
 fn scramble(state: &mut u64) -> usize {
     *state ^= *state << 13;

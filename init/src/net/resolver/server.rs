@@ -19,7 +19,8 @@ use crate::console::now;
 
 /// So many datagrams of one socket are taken in a turn.
 const SHARE: usize = 32;
-/// So many connections are open at once, in all and of one client.
+/// So many connections are open at once, in all and of one client; nobody has more than are left, so that some are left
+/// for who has none.
 const MOST_CONNECTIONS: usize = 64;
 const MOST_CONNECTIONS_OF_ONE: usize = 8;
 
@@ -215,7 +216,8 @@ impl Server {
         };
         let of_peer = |connection: &&Connection| connection.peer.ip() == peer.ip();
         let count = self.connections.values().filter(of_peer).count();
-        if count >= MOST_CONNECTIONS_OF_ONE || self.connections.len() >= MOST_CONNECTIONS {
+        let left = MOST_CONNECTIONS.saturating_sub(self.connections.len());
+        if count >= MOST_CONNECTIONS_OF_ONE.min(left) {
             return;
         }
         self.last_connection += 1;
