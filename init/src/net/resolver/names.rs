@@ -82,9 +82,7 @@ impl Names {
     #[must_use]
     pub fn find(&self, asker: usize, key: &Key) -> Found {
         let text = key.name().to_string();
-        if let Some(owner) = self.owner_of_name(&text)
-            && self.may_know(asker, owner)
-        {
+        if let Some(owner) = self.owner_of_name(asker, &text) {
             return Found::Answer(self.addresses(owner, key));
         }
         if let Some(address) = reverse_address(&text)
@@ -95,11 +93,13 @@ impl Names {
         special(&text, key)
     }
 
-    fn owner_of_name(&self, name: &str) -> Option<Owner> {
-        if !self.hostname.is_empty() && name == self.hostname {
-            return Some(Owner::Machine);
-        }
-        self.by_name.get(name).copied().map(Owner::Member)
+    /// Whom `asker` means by a name. What a network calls the machine takes no name from a workload.
+    fn owner_of_name(&self, asker: usize, name: &str) -> Option<Owner> {
+        let member = self.by_name.get(name).copied().map(Owner::Member);
+        let is_machine = !self.hostname.is_empty() && name == self.hostname;
+        member
+            .filter(|&owner| self.may_know(asker, owner))
+            .or(is_machine.then_some(Owner::Machine))
     }
 
     fn owner_of_address(&self, address: IpAddr) -> Option<Owner> {
@@ -244,8 +244,12 @@ pub(super) mod tests {
     }
 
     fn ask(asker: usize, name: &str, rtype: Rtype) -> String {
+        ask_of(&names(), asker, name, rtype)
+    }
+
+    fn ask_of(names: &Names, asker: usize, name: &str, rtype: Rtype) -> String {
         let name = Name::vec_from_str(name).unwrap();
-        match names().find(asker, &Key::new(&name, rtype)) {
+        match names.find(asker, &Key::new(&name, rtype)) {
             Found::Elsewhere => "elsewhere".to_owned(),
             Found::Answer(answer) => {
                 let message = answer.message();
@@ -324,6 +328,15 @@ pub(super) mod tests {
         for (name, rtype, expected) in cases {
             assert_eq!(ask(0, name, rtype), expected, "{name} {rtype}");
         }
+    }
+
+    #[test]
+    fn a_network_that_calls_the_machine_like_a_workload_takes_no_name_from_it() {
+        let mut names = names();
+        names.set_hostname("shop");
+        assert_eq!(ask_of(&names, 0, "shop", Rtype::A), "NOERROR 10.213.0.3");
+        // Who may not know the workload hears of the machine, as everybody does.
+        assert_eq!(ask_of(&names, 3, "shop", Rtype::A), "NOERROR 10.213.0.1");
     }
 
     #[test]
