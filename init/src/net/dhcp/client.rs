@@ -337,14 +337,17 @@ impl Held {
     fn new(grant: Grant, now: Duration) -> Self {
         let seconds = grant.seconds;
         let times = (seconds != INFINITE).then(|| {
+            // Never at once: a server that grants a moment only would be asked without end.
             let rebinding = grant
                 .rebinding
                 .filter(|&at| at > 0 && at < seconds)
-                .unwrap_or(seconds / 8 * 7);
+                .unwrap_or(seconds - seconds.div_ceil(8))
+                .max(1);
             let renewal = grant
                 .renewal
                 .filter(|&at| at > 0 && at < rebinding)
-                .unwrap_or(seconds / 2);
+                .unwrap_or(seconds / 2)
+                .max(1);
             let at = |seconds: u32| now + Duration::from_secs(u64::from(seconds));
             (at(renewal.min(rebinding)), at(rebinding), at(seconds))
         });
@@ -686,5 +689,23 @@ mod tests {
     #[test]
     fn an_infinite_lease_is_never_renewed() {
         assert_eq!(bound(INFINITE).next_deadline(), None);
+    }
+
+    #[test]
+    fn however_short_a_lease_is_it_is_not_extended_at_once() {
+        for seconds in 1..20 {
+            let mut client = bound(seconds);
+            assert!(client.next_deadline() > Some(START), "{seconds}");
+            assert_eq!(client.tick(START), [], "{seconds}");
+            // Nor when it is granted again at each request.
+            let mut now = START;
+            for _ in 0..10 {
+                now = client.next_deadline().unwrap();
+                client.tick(now);
+                client.receive(Reply::Offer(grant(seconds)), now);
+                client.receive(Reply::Acknowledge(grant(seconds)), now);
+            }
+            assert!(now >= START + Duration::from_secs(10), "{seconds}");
+        }
     }
 }
