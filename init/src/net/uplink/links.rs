@@ -206,6 +206,10 @@ fn set_sysctls(device: &str, interface: &BootInterface) {
     let set = |family: &str, key: &str, value: &str| {
         let _ = write_sysctl(family, device, key, value);
     };
+    // Of two links to one network each answers for its own addresses only: by default the kernel answers at both for
+    // all that it has, and the one would be taken for somebody else who has the other's address.
+    set("ipv4", "arp_ignore", "1");
+    set("ipv4", "arp_announce", "2");
     // Of two ways to the outside the one without a carrier is none.
     set("ipv4", "ignore_routes_with_linkdown", "1");
     set("ipv6", "ignore_routes_with_linkdown", "1");
