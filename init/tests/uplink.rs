@@ -358,3 +358,44 @@ fn what_is_killed_leaves_everything_and_the_next_one_takes_it_over() {
     let after = net.machine(&["addr"]);
     assert_eq!(after.matches("inet 10.").count(), 2, "{after}");
 }
+
+#[test]
+fn two_interfaces_on_one_network_do_not_take_each_other_for_somebody_else() {
+    let Some(net) = Net::new() else { return };
+    net.plug("eth1", 8);
+    net.server(&["link", "add", "br0", "type", "bridge"]);
+    for port in ["eth0", "eth1"] {
+        net.server(&["link", "set", port, "master", "br0"]);
+    }
+    net.server(&["link", "set", "br0", "up"]);
+    net.server(&["addr", "add", "10.7.0.1/24", "dev", "br0"]);
+    let lease_file = format!("--dhcp-leasefile={}", net.path("leases"));
+    let _dnsmasq = net.dnsmasq(&[
+        "--interface=br0",
+        "--dhcp-range=10.7.0.50,10.7.0.60,5m",
+        &lease_file,
+    ]);
+    let keys = "dhcp = true\nipv6 = \"off\"";
+    let second = format!("[network.interface.second]\ndevice = \"eth1\"\n{keys}\n");
+    let mut machine = Machine::start(&net, &format!("{}{second}", uplink(keys)));
+    machine.wait_for("bound");
+    machine.wait_for("bound");
+    // It asks three times within two seconds, and is answered at once.
+    std::thread::sleep(Duration::from_secs(3));
+    let addresses = net.machine(&["addr"]);
+    assert_eq!(addresses.matches("inet 10.7.0.").count(), 2, "{addresses}");
+}
+
+#[test]
+fn a_network_that_is_back_is_told_also_where_the_file_fixes_all_facts() {
+    let Some(net) = Net::new() else { return };
+    let fixed = "[network]\ndns = [\"10.7.0.1\"]\nntp = [\"10.7.0.1\"]\n";
+    let keys = "addresses = [\"10.7.0.2/24\"]\nipv6 = \"off\"";
+    let mut machine = Machine::start(&net, &format!("{fixed}{}", uplink(keys)));
+    machine.wait_for("bound uplink");
+    net.server(&["link", "set", "eth0", "down"]);
+    machine.wait_for("lost uplink");
+    net.server(&["link", "set", "eth0", "up"]);
+    machine.wait_for("changed");
+    machine.wait_for("bound uplink");
+}

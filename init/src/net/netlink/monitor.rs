@@ -34,6 +34,8 @@ pub mod group {
     pub const ROUTER_OPTION: u32 = 0x8_0000;
 }
 
+/// What is read in one turn; the rest waits for the next.
+const MESSAGES_AT_ONCE: usize = 256;
 const NEW_PREFIX: u16 = 52;
 const NEW_ROUTER_OPTION: u16 = 68;
 
@@ -107,10 +109,11 @@ impl Monitor {
         })
     }
 
-    /// What there is to hear now: call it when the descriptor is readable. Empty: nothing of interest.
+    /// What there is to hear now: call it when the descriptor is readable. Empty: nothing of interest. Who makes news
+    /// without end is heard in parts.
     pub fn read(&mut self) -> Vec<News> {
         let mut news = Vec::new();
-        loop {
+        for _ in 0..MESSAGES_AT_ONCE {
             match self.socket.receive_now(&mut self.buffer) {
                 Ok(Some(size)) => news.extend(answers(&self.buffer[..size]).filter_map(parse)),
                 Ok(None) => return news,
@@ -120,6 +123,7 @@ impl Monitor {
                 }
             }
         }
+        news
     }
 
     /// Waits for the next change, at most for `limit`, and forgets what it is.

@@ -106,6 +106,13 @@ impl Client {
         self.retry = FIRST_RETRY;
     }
 
+    /// The network may be there again: who asked in vain last time need not wait for the pause to end.
+    pub fn network_is_back(&mut self, now: Duration) {
+        if self.retry > FIRST_RETRY {
+            self.reset(now);
+        }
+    }
+
     fn begin_round(&mut self, now: Duration) {
         let burst = if self.had_round { BURST } else { FIRST_BURST };
         for server in &mut self.servers {

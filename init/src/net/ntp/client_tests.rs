@@ -214,3 +214,19 @@ fn seconds_have_a_sign_and_three_digits() {
     assert_eq!(seconds(-1), "-0.001 s");
     assert_eq!(seconds(0), "+0.000 s");
 }
+
+#[test]
+fn who_asked_in_vain_asks_again_when_the_network_is_back() {
+    let mut bench = Bench::new(0);
+    let silent = |_: usize, _: &[u8], _: i64| None;
+    bench.next(1, &silent);
+    let pause = bench.client.next_deadline().saturating_sub(bench.now);
+    assert!(pause >= FIRST_RETRY, "{pause:?}");
+    bench.client.network_is_back(bench.now);
+    assert_eq!(bench.client.next_deadline(), bench.now);
+    let (_, words) = bench.next(1, &honest);
+    assert_eq!(words, ["slew +0.000 s"]);
+    let next = bench.client.next_deadline();
+    bench.client.network_is_back(bench.now);
+    assert_eq!(bench.client.next_deadline(), next, "nothing is amiss");
+}

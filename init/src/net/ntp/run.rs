@@ -74,6 +74,8 @@ fn serve() -> io::Result<std::convert::Infallible> {
             if facts != driver.facts {
                 driver.facts = facts;
                 driver.client.reset(now());
+            } else {
+                driver.client.network_is_back(now());
             }
         }
     }

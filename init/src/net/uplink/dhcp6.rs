@@ -115,6 +115,8 @@ impl Dhcp6 {
 
     /// The link was lost and is back.
     pub fn link_is_back(&mut self, now: Duration) {
+        // It is asked for again at once, and what another network said holds here no more.
+        self.informed = None;
         self.client.link_is_back(now);
     }
 

@@ -14,6 +14,7 @@ pub mod lease_file;
 pub mod links;
 pub mod lookup;
 pub mod matching;
+pub mod pace;
 pub mod port;
 pub mod router;
 pub mod sockets;
@@ -41,6 +42,7 @@ use super::{RESOLV_CONF, overwrite, write_hosts};
 use crate::console::now;
 use crate::{sys, system};
 use links::Links;
+use pace::Pace;
 use port::Port;
 use told::{Fixed, Told};
 
@@ -81,6 +83,8 @@ struct Uplink {
     /// What was told last, by interface.
     told: Vec<Option<Told>>,
     facts: Option<Facts>,
+    /// Of telling.
+    pace: Pace,
 }
 
 impl Uplink {
@@ -104,6 +108,7 @@ impl Uplink {
             hostname: spec.hostname.clone(),
             told: vec![None; spec.interfaces.len()],
             facts: None,
+            pace: Pace::new(now),
         };
         uplink.look(now);
         Ok(uplink)
@@ -115,7 +120,7 @@ impl Uplink {
             for port in &mut self.ports {
                 port.tick(&mut self.netlink, now);
             }
-            self.publish();
+            self.publish(now);
             self.wait(signals);
             let mut numbers = [0_u8; 16];
             if let Ok(size) = rustix::io::read(signals, &mut numbers) {
@@ -131,6 +136,7 @@ impl Uplink {
     /// Until something happens or is due.
     fn wait(&self, signals: &OwnedFd) {
         let deadlines = self.ports.iter().filter_map(Port::next_deadline);
+        let deadlines = deadlines.chain(self.pace.next_deadline());
         let timeout = deadlines.min().map(|deadline| {
             let left = deadline.saturating_sub(now());
             Timespec {
@@ -253,8 +259,11 @@ impl Uplink {
             });
             let joins = master.is_some_and(|(master, _)| link.master != Some(master));
             let port = &mut self.ports[at];
+            // What was refused makes news of the link, upon which it must not be tried again at once.
+            let joins = joins && port.may_join(now);
             if held[at] != *index || joins {
                 let result = links::set_up(link, &specs[at], master, &mut self.netlink);
+                port.joined(result.is_ok(), now);
                 port.check(result.map_err(|refused| refused.to_string()));
             }
             if held[at] != *index {
@@ -283,13 +292,20 @@ impl Uplink {
     }
 
     /// Tells what is otherwise than before.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Duration) {
         let told: Vec<Option<Told>> = self.ports.iter().map(Port::told).collect();
-        if self.facts.is_some() && told == self.told {
+        let is_same = self.facts.is_some() && told == self.told;
+        if !self.pace.may(!is_same, now) {
             return;
         }
         // The facts come first: who hears that the network is there may look at them.
-        self.publish_facts(&told);
+        let has_changed = self.publish_facts(&told);
+        let mut pairs = told.iter().zip(&self.told);
+        let is_back = pairs.any(|(new, old)| new.is_some() && old.is_none());
+        if is_back && !has_changed {
+            // Where the file fixes all facts they are the same as before, but now there is a way to the servers.
+            Message::Changed.tell();
+        }
         for ((port, new), old) in self.ports.iter().zip(&told).zip(&self.told) {
             let label = port.spec.label.clone();
             let text = new.as_ref().map(Told::describe);
@@ -304,11 +320,12 @@ impl Uplink {
         self.told = told;
     }
 
-    fn publish_facts(&mut self, told: &[Option<Told>]) {
+    /// Whether there were any other than before.
+    fn publish_facts(&mut self, told: &[Option<Told>]) -> bool {
         let known: Vec<&Told> = told.iter().flatten().collect();
         let facts = told::facts(&known, &self.fixed);
         if self.facts.as_ref() == Some(&facts) {
-            return;
+            return false;
         }
         if let Err(error) = overwrite(RESOLV_CONF, &told::resolv_conf(&facts)) {
             note(format_args!("cannot write {RESOLV_CONF}: {error}"));
@@ -329,6 +346,7 @@ impl Uplink {
             Err(error) => note(format_args!("cannot write {FACTS}: {error}")),
         }
         self.facts = Some(facts);
+        true
     }
 }
 

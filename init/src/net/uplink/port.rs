@@ -68,6 +68,8 @@ pub struct Port {
     complain_at: Option<Duration>,
     /// The last thing that failed, so that the same one is told once.
     failed: Option<String>,
+    /// When it was refused to be part of another link.
+    refused_at: Option<Duration>,
 }
 
 impl Port {
@@ -89,7 +91,19 @@ impl Port {
             tunnel,
             complain_at: Some(now + PATIENCE),
             failed: None,
+            refused_at: None,
         }
+    }
+
+    /// Whether it is to be tried to make it part of another link: after a refusal not for a while.
+    #[must_use]
+    pub fn may_join(&self, now: Duration) -> bool {
+        self.refused_at.is_none_or(|at| now >= at + PATIENCE)
+    }
+
+    /// It was tried.
+    pub fn joined(&mut self, is_done: bool, now: Duration) {
+        self.refused_at = (!is_done).then_some(now);
     }
 
     /// The index of its link.

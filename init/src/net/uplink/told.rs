@@ -10,6 +10,8 @@ use crate::net::facts::Facts;
 
 /// resolv.conf(5) takes three name servers.
 const RESOLV_CONF_SERVERS: usize = 3;
+/// `__NEW_UTS_LEN`.
+const LONGEST_NAME: usize = 64;
 /// The most of each kind over all interfaces.
 const MOST: usize = 16;
 
@@ -74,13 +76,25 @@ pub fn facts(told: &[&Told], fixed: &Fixed) -> Facts {
     let ntp = told
         .iter()
         .flat_map(|told| told.ntp.iter().map(ToString::to_string));
-    let hostname = told.iter().find_map(|told| told.hostname.clone());
+    let hostname = told
+        .iter()
+        .find_map(|told| own_name(told.hostname.as_deref()?));
     Facts {
         dns: fixed.dns.clone().unwrap_or_else(|| once_each(dns)),
         search: fixed.search.clone().unwrap_or_else(|| once_each(search)),
         ntp: fixed.ntp.clone().unwrap_or_else(|| once_each(ntp)),
         hostname: hostname.filter(|_| !fixed.hostname),
     }
+}
+
+/// A name that the kernel takes: of a longer one the first label. `localhost` is everybody's.
+fn own_name(told: &str) -> Option<String> {
+    let name = if told.len() <= LONGEST_NAME {
+        told
+    } else {
+        told.split('.').next()?
+    };
+    (!name.eq_ignore_ascii_case("localhost")).then(|| name.to_owned())
 }
 
 fn once_each(all: impl Iterator<Item = String>) -> Vec<String> {
@@ -167,5 +181,23 @@ mod tests {
         assert_eq!(facts.dns, ["192.0.2.53"]);
         assert_eq!(facts.search, ["lan", "example.org"]);
         assert_eq!((facts.ntp.len(), facts.hostname), (0, None));
+    }
+
+    #[test]
+    fn a_network_gives_a_name_that_can_be_one() {
+        let long = format!("web.{}", "x.".repeat(40));
+        for (told, name) in [
+            ("web", Some("web")),
+            ("web.example.org", Some("web.example.org")),
+            (long.as_str(), Some("web")),
+            ("LocalHost", None),
+        ] {
+            let told = Told {
+                hostname: Some(told.to_owned()),
+                ..Told::default()
+            };
+            let facts = facts(&[&told], &Fixed::default());
+            assert_eq!(facts.hostname.as_deref(), name);
+        }
     }
 }
