@@ -20,6 +20,8 @@ pub struct Tunnel {
     spec: BootWireGuard,
     kernel: Option<WireGuard>,
     next: Option<Duration>,
+    /// The pause after a name that is not found.
+    again: Duration,
     /// Names of peers that are being looked up.
     lookups: Vec<(usize, Lookup)>,
 }
@@ -32,6 +34,7 @@ impl Tunnel {
             spec,
             kernel: None,
             next: None,
+            again: LOOK_SOON,
             lookups: Vec::new(),
         }
     }
@@ -80,17 +83,19 @@ impl Tunnel {
         if self.next.is_none_or(|next| next > now) {
             return Ok(());
         }
+        // Whatever comes of it: what is refused is not tried again at once.
+        self.next = Some(now + LOOK);
         if self.lookups.is_empty() {
             self.begin_lookups(index)?;
         } else {
-            self.take_answers(index)?;
+            let are_found = self.take_answers(index)?;
+            if self.lookups.is_empty() {
+                self.next = Some(now + pause(&mut self.again, are_found));
+            }
         }
-        let pause = if self.lookups.is_empty() {
-            LOOK
-        } else {
-            LOOK_SOON
-        };
-        self.next = Some(now + pause);
+        if !self.lookups.is_empty() {
+            self.next = Some(now + LOOK_SOON);
+        }
         Ok(())
     }
 
@@ -114,17 +119,20 @@ impl Tunnel {
         Ok(())
     }
 
-    fn take_answers(&mut self, index: u32) -> Result<(), String> {
+    /// Whether all that came are addresses.
+    fn take_answers(&mut self, index: u32) -> Result<bool, String> {
         let mut found = Vec::new();
+        let mut are_found = true;
         self.lookups.retain(|(at, lookup)| match lookup.answer() {
             Some(address) => {
+                are_found &= address.is_some();
                 found.extend(address.map(|address| (*at, address)));
                 false
             }
             None => true,
         });
         let Some(kernel) = &mut self.kernel else {
-            return Ok(());
+            return Ok(are_found);
         };
         for (at, address) in found {
             let peer = &self.spec.peers[at];
@@ -134,8 +142,20 @@ impl Tunnel {
                 .set_endpoint(index, &peer.public_key, endpoint)
                 .map_err(|refused| refused.to_string())?;
         }
-        Ok(())
+        Ok(are_found)
     }
+}
+
+/// The pause after names were looked up. Before there is a network none is found, and the tunnel is not to wait for long
+/// once there is: a failure is followed by the next try soon, and then ever later.
+fn pause(again: &mut Duration, are_found: bool) -> Duration {
+    if are_found {
+        *again = LOOK_SOON;
+        return LOOK;
+    }
+    let pause = *again;
+    *again = (pause * 2).min(LOOK);
+    pause
 }
 
 /// An endpoint that needs no name server.
@@ -143,4 +163,18 @@ fn numeric(peer: &BootPeer) -> Option<SocketAddr> {
     let (host, port) = peer.endpoint.as_ref()?;
     let address: IpAddr = host.parse().ok()?;
     Some(SocketAddr::new(address, *port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_found_is_looked_up_again_soon_and_then_ever_later() {
+        let mut again = LOOK_SOON;
+        let pauses: Vec<u64> = (0..7).map(|_| pause(&mut again, false).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(pause(&mut again, true), LOOK);
+        assert_eq!(pause(&mut again, false), LOOK_SOON);
+    }
 }
