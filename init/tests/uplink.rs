@@ -399,3 +399,15 @@ fn a_network_that_is_back_is_told_also_where_the_file_fixes_all_facts() {
     machine.wait_for("changed");
     machine.wait_for("bound uplink");
 }
+
+#[test]
+fn who_is_killed_and_does_not_find_again_what_it_had_tells_that_it_is_lost() {
+    let Some(net) = Net::new() else { return };
+    let interfaces = uplink("addresses = [\"10.7.0.2/24\"]\nipv6 = \"off\"");
+    let mut machine = Machine::start(&net, &interfaces);
+    machine.wait_for("bound uplink");
+    drop(machine);
+    net.server(&["link", "set", "eth0", "down"]);
+    let mut machine = Machine::start(&net, &interfaces);
+    machine.wait_for("lost uplink");
+}

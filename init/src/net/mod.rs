@@ -124,6 +124,8 @@ impl Network {
     }
 
     fn on_message(&mut self, word: &str, message: Message, console: &mut Console) {
+        // A new `uplink` says of each interface what it lacks, which is no news unless a former one had it.
+        let is_news = !matches!(&message, Message::Lost { label } if !self.bound.contains(label));
         self.update(&message);
         match message {
             Message::Bound { label, text } => {
@@ -133,6 +135,7 @@ impl Network {
                     console.say("stage network");
                 }
             }
+            Message::Lost { .. } if !is_news => {}
             Message::Lost { label } => console.say(format_args!("network {label} lost")),
             Message::Changed => self.tell_facts(),
             Message::Note(text) => console.say(format_args!("{word}: {text}")),

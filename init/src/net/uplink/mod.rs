@@ -47,6 +47,8 @@ use port::Port;
 use told::{Fixed, Told};
 
 const GROUPS: u32 = group::LINK | group::IPV6_ADDRESS | group::IPV6_LINK | group::ROUTER_OPTION;
+/// After so long what an interface still lacks is told as lost: a process before this one may have told that it was there.
+const TRUST: Duration = Duration::from_secs(10);
 /// `IFA_F_OPTIMISTIC`: used although it is not known yet whether somebody else has it.
 const OPTIMISTIC: u32 = 0x04;
 
@@ -85,6 +87,8 @@ struct Uplink {
     facts: Option<Facts>,
     /// Of telling.
     pace: Pace,
+    /// When [`TRUST`] ends, until then.
+    trust_until: Option<Duration>,
 }
 
 impl Uplink {
@@ -109,6 +113,7 @@ impl Uplink {
             told: vec![None; spec.interfaces.len()],
             facts: None,
             pace: Pace::new(now),
+            trust_until: Some(now + TRUST),
         };
         uplink.look(now);
         Ok(uplink)
@@ -121,6 +126,7 @@ impl Uplink {
                 port.tick(&mut self.netlink, now);
             }
             self.publish(now);
+            self.end_trust(now);
             self.wait(signals);
             let mut numbers = [0_u8; 16];
             if let Ok(size) = rustix::io::read(signals, &mut numbers) {
@@ -137,6 +143,7 @@ impl Uplink {
     fn wait(&self, signals: &OwnedFd) {
         let deadlines = self.ports.iter().filter_map(Port::next_deadline);
         let deadlines = deadlines.chain(self.pace.next_deadline());
+        let deadlines = deadlines.chain(self.trust_until);
         let timeout = deadlines.min().map(|deadline| {
             let left = deadline.saturating_sub(now());
             Timespec {
@@ -318,6 +325,19 @@ impl Uplink {
             }
         }
         self.told = told;
+    }
+
+    fn end_trust(&mut self, now: Duration) {
+        if self.trust_until.is_none_or(|at| at > now) {
+            return;
+        }
+        self.trust_until = None;
+        for (port, told) in self.ports.iter().zip(&self.told) {
+            if told.is_none() {
+                let label = port.spec.label.clone();
+                Message::Lost { label }.tell();
+            }
+        }
     }
 
     /// Whether there were any other than before.
