@@ -3,6 +3,7 @@
 //! From the validated machine and its inputs come the root's and the initrd's file trees, the boot specification
 //! and the kernel's command line. Writing it is [`crate::disk`]'s.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,10 +274,16 @@ fn boot_fabric(spec: &Spec) -> Option<BootFabric> {
         address6: endpoint.address6,
         names: endpoint.names.clone(),
         networks: endpoint.networks.clone(),
+        outside: endpoint.reaches_outside(),
+    };
+    let (IpAddr::V4(pool), IpAddr::V6(pool6)) = (fabric.pool.address, fabric.pool6.address) else {
+        unreachable!("a pool has addresses of its own family");
     };
     Some(BootFabric {
         gateway: fabric.gateway,
         gateway6: fabric.gateway6,
+        pool: (pool, fabric.pool.length),
+        pool6: (pool6, fabric.pool6.length),
         firewall: FIREWALL_PATH.to_owned(),
         modules: Vec::new(),
         endpoints: fabric.endpoints.iter().map(endpoint).collect(),

@@ -264,6 +264,11 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "network = \"back\"",
+        "network = \"back\"\nreach = [\"metrics\"]",
+        &["`metrics` is nowhere from internal networks alone"],
+    ),
+    (
+        "network = \"back\"",
         "network = \"back\"\nreach = [\"outside\"]",
         &["`outside` is nowhere from internal networks alone"],
     ),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
@@ -144,6 +144,49 @@ fn a_workload_has_its_addresses_at_once_and_every_port() {
         let expected = [(endpoint.address.into(), 0), (endpoint.address6.into(), 0)];
         assert_eq!(own, expected);
     });
+}
+
+#[test]
+fn what_a_workload_asks_for_comes_from_its_own_address() {
+    let Some(machine) = machine() else { return };
+    let _workload = attach_to(&machine, 15);
+    let link = endpoint(15).link;
+    within(&machine, || {
+        let setting = |name: &str| {
+            let path = format!("/proc/sys/net/ipv4/conf/{link}/{name}");
+            fs::read_to_string(path).unwrap().trim().to_owned()
+        };
+        // Else it could fill the machine's one table of neighbours by ARP.
+        assert_eq!(setting("rp_filter"), "1");
+        assert_eq!(setting("send_redirects"), "0");
+    });
+}
+
+#[test]
+fn what_is_for_a_workload_that_is_gone_goes_nowhere() {
+    let Some(machine) = machine() else { return };
+    within(&machine, || {
+        let requests = [
+            route::set_unreachable(Ipv4Addr::new(10, 213, 0, 0).into(), 16),
+            route::set_unreachable("fd12::".parse().unwrap(), 64),
+        ];
+        Socket::open().unwrap().request_all(&requests).unwrap();
+    });
+    let endpoint = endpoint(16);
+    for address in [IpAddr::from(endpoint.address), endpoint.address6.into()] {
+        let error = within(&machine, || TcpStream::connect((address, 80)).unwrap_err());
+        // Without any route it were the network that is unreachable.
+        assert_eq!(
+            error.kind(),
+            ErrorKind::HostUnreachable,
+            "{address}: {error}"
+        );
+    }
+    let workload = attach_to(&machine, 16);
+    assert_eq!(
+        connect(&machine, &workload, endpoint.address.into()),
+        IpAddr::from(GATEWAY)
+    );
 }
 
 #[test]

@@ -94,6 +94,7 @@ impl Resolver {
                 "address6": format!("fd00::{last}"),
                 "names": names,
                 "networks": networks,
+                "outside": networks.contains(&"default"),
             })
         };
         let spec = serde_json::json!({
@@ -107,6 +108,8 @@ impl Resolver {
             "fabric": {
                 "gateway": GATEWAY,
                 "gateway6": "fd00::1",
+                "pool": ["10.213.0.0", 16],
+                "pool6": ["fd00::", 64],
                 "firewall": "",
                 "modules": [],
                 "resolver": true,
@@ -359,7 +362,7 @@ fn questions_are_forwarded_and_their_answers_kept() {
     let address = "NOERROR 198.51.100.7";
     assert_eq!(ask(WEB, "HOST.example.org", Rtype::A), address);
     assert_eq!(
-        ask(DB, "host.example.org", Rtype::AAAA),
+        ask(WEB, "host.example.org", Rtype::AAAA),
         "NOERROR 2001:db8::7"
     );
     let alias = ask(WEB, "www.example.org", Rtype::A);
@@ -389,7 +392,12 @@ fn questions_are_forwarded_and_their_answers_kept() {
         assert_eq!(text(&receive_framed(&mut stream)), "NOERROR 10.213.0.3");
     }
     drop(server);
-    assert_eq!(ask(DB, "host.example.org", Rtype::A), address, "kept");
+    assert_eq!(ask(WEB, "host.example.org", Rtype::A), address, "kept");
+    assert_eq!(
+        ask(DB, "host.example.org", Rtype::A),
+        "NXDOMAIN",
+        "inside alone"
+    );
     resolver.restart();
     assert_eq!(ask(DB, "shop", Rtype::A), "NOERROR 10.213.0.3");
 }

@@ -27,6 +27,7 @@ pub fn compile(spec: &Spec) -> Option<Ruleset> {
     inbound::add(&mut ruleset, spec);
     publish::add(&mut ruleset, spec);
     if has_endpoints {
+        reach::add_inside(&mut ruleset, spec);
         add_sources(&mut ruleset, &spec.fabric.endpoints);
         reach::add(&mut ruleset, spec);
         add_exits(&mut ruleset, spec);
@@ -62,6 +63,17 @@ fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
         [Clause::Loopback(false), Clause::To(loopback())],
         Statement::Drop,
     )];
+    // Nobody outside is a workload, nor its router: not by IPv6 either, where the kernel would not mind.
+    for family in Family::BOTH {
+        rules.push(rule(
+            [
+                Clause::Group(Side::In, ENDPOINT_GROUP, false),
+                Clause::Loopback(false),
+                reach::in_set(Field::Source(family), reach::INSIDE, family),
+            ],
+            Statement::Drop,
+        ));
+    }
     for family in Family::BOTH {
         let name = family.named("sources");
         let key = vec![Field::InterfaceName, Field::Source(family)];

@@ -217,18 +217,21 @@ fn add_from_workloads(ruleset: &mut Ruleset, spec: &Spec) {
         rules.push(rule([Clause::Icmp(Family::V6, kind)], Statement::Accept));
     }
     rules.extend(reach::of_machine(ruleset, spec));
-    rules.push(rule([Clause::Translated], Statement::Accept));
+    rules.push(rule([], Statement::Goto(reach::PUBLIC.to_owned())));
+    let mut public = vec![rule([Clause::Translated], Statement::Accept)];
     let elements = open_elements(spec);
     if !elements.is_empty() {
         add_open_set(ruleset, elements);
-        rules.push(rule([in_open()], Statement::Accept));
+        public.push(rule([in_open()], Statement::Accept));
     }
-    rules.extend(open_rules(spec));
-    rules.push(rule([], Statement::Drop));
-    ruleset.chains.push(Chain {
-        name: FROM_WORKLOADS.to_owned(),
-        hook: None,
-        drop: false,
-        rules,
-    });
+    public.extend(open_rules(spec));
+    public.push(rule([], Statement::Drop));
+    for (name, rules) in [(reach::PUBLIC, public), (FROM_WORKLOADS, rules)] {
+        ruleset.chains.push(Chain {
+            name: name.to_owned(),
+            hook: None,
+            drop: false,
+            rules,
+        });
+    }
 }

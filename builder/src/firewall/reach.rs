@@ -9,17 +9,29 @@ use super::ruleset::{
     Chain, Clause, Element, Family, Field, Hook, Rule, Ruleset, Set, Side, Statement, Value,
 };
 
+/// All endpoints, and their router.
+pub(super) const INSIDE: &str = "inside";
 /// The endpoints with `reach`.
 const NARROWED: &str = "narrowed";
+/// What of the machine is open to workloads, at the addresses where it is.
+pub(super) const PUBLIC: &str = "public";
 /// The endpoints that are on internal networks alone.
 const INTERNAL: &str = "internal";
 
 pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
     let fabric = &spec.fabric;
-    let mut rules = vec![
+    // What is for a workload goes to its link or nowhere: whatever routes there are, and when there is no such link.
+    let mut rules: Vec<Rule> = Family::BOTH
+        .map(|family| {
+            let leaves = Clause::Group(Side::Out, ENDPOINT_GROUP, false);
+            let to_endpoint = in_set(Field::Destination(family), INSIDE, family);
+            rule([leaves, to_endpoint], Statement::Drop)
+        })
+        .into();
+    rules.extend([
         rule([Clause::Established], Statement::Accept),
         rule([Clause::Invalid], Statement::Drop),
-    ];
+    ]);
     let mut from_outside = vec![rule(
         [Clause::Translated, to_workloads()],
         Statement::Accept,
@@ -77,6 +89,18 @@ pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
     });
 }
 
+/// The set of [`INSIDE`].
+pub(super) fn add_inside(ruleset: &mut Ruleset, spec: &Spec) {
+    let fabric = &spec.fabric;
+    let gateways = [Value::V4(fabric.gateway), Value::V6(fabric.gateway6)];
+    for (family, gateway) in Family::BOTH.into_iter().zip(gateways) {
+        add_endpoint_set(ruleset, INSIDE, family, spec, |_| true);
+        let set = ruleset.sets.last_mut().expect("it has just been added");
+        set.elements.push(element([gateway]));
+        set.elements.sort();
+    }
+}
+
 /// What of the machine the narrowed ones and those of internal networks do not reach.
 pub(super) fn of_machine(ruleset: &mut Ruleset, spec: &Spec) -> Vec<Rule> {
     let mut rules = Vec::new();
@@ -89,7 +113,7 @@ pub(super) fn of_machine(ruleset: &mut Ruleset, spec: &Spec) -> Vec<Rule> {
                 let key = vec![Field::Source(family), Field::Protocol, Field::Port];
                 rules.push(rule(
                     [Clause::In(key.clone(), name.clone(), true)],
-                    Statement::Accept,
+                    Statement::Goto(PUBLIC.to_owned()),
                 ));
                 ruleset.sets.push(Set {
                     name,
@@ -115,7 +139,7 @@ fn has_narrowed(spec: &Spec) -> bool {
     spec.fabric.endpoints.iter().any(|e| e.reach.is_some())
 }
 
-fn in_set(field: Field, name: &str, family: Family) -> Clause {
+pub(super) fn in_set(field: Field, name: &str, family: Family) -> Clause {
     Clause::In(vec![field], family.named(name), true)
 }
 
@@ -276,7 +300,7 @@ fn machine_elements(spec: &Spec, family: Family) -> (Vec<Element>, Vec<Rule>) {
             };
             let from = Clause::From(super::compile::exactly(from));
             let ports = Clause::Ports(protocol, first, last);
-            rules.push(rule([from, ports], Statement::Accept));
+            rules.push(rule([from, ports], Statement::Goto(PUBLIC.to_owned())));
         }
     }
     elements.sort();

@@ -1,6 +1,7 @@
 //! What the firewall lets through, both families, between namespaces of this host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use crate::machine::{MACHINE, Machine, OUTSIDE, Seen, ask, connect, serve};
 
@@ -18,7 +19,7 @@ allow = [{ ports = "22", interface = "lan" }, { ports = "23", from = ["198.51.10
 [workload.web]
 image = "dir:x"
 network = ["front", "back"]
-ports = ["8080:80", "53:53/udp", "127.0.0.1:8443:80", "9000-9002:80-82", "20000-29999:20000-29999"]
+ports = ["8080:80", "53:53/udp", "7000:7000/udp", "127.0.0.1:8443:80", "9000-9002:80-82", "20000-29999:20000-29999"]
 [workload.db]
 image = "dir:x"
 network = "back"
@@ -36,7 +37,7 @@ reach = ["web:80"]
 [workload.metrics]
 image = "dir:x"
 network = "host"
-ports = ["9100:9100", "9101:9102"]
+ports = ["9100:9100", "9101:9102", "127.0.0.1:9200:9201", "10.0.0.9:9300:9300"]
 "#;
 
 fn machine() -> Machine {
@@ -46,7 +47,7 @@ fn machine() -> Machine {
     }
     serve(machine.workload("db"), "db", 5432);
     serve(machine.workload("other"), "other", 80);
-    for port in [22, 23, 53, 9100, 9102, 9999] {
+    for port in [22, 23, 53, 9100, 9102, 9201, 9300, 9999] {
         serve(&machine.host, "machine", port);
     }
     serve(&machine.outside, "outside", 80);
@@ -200,6 +201,10 @@ fn the_machines_own_ports_are_open_as_the_file_says() {
                 ("other", gateway, 9999, Seen::Dropped),
                 ("job", gateway, 9100, answer("machine", of("job"))),
                 ("job", gateway, 9101, answer("machine", of("job"))),
+                // What it names it reaches as all others do, and no further.
+                ("job", gateway, 9102, Seen::Dropped),
+                ("job", gateway, 9201, Seen::Dropped),
+                ("job", gateway, 9300, Seen::Dropped),
                 ("narrow", gateway, 9100, Seen::Dropped),
                 ("db", gateway, 9100, Seen::Dropped),
             ],
@@ -252,4 +257,63 @@ fn a_workload_that_rules_its_own_network_gets_no_further() {
         assert_eq!(connect(hostile, ip("127.0.0.1"), port), Seen::Dropped);
     }
     assert_eq!(connect(hostile, web, 80), Seen::Dropped);
+}
+
+#[test]
+fn nobody_outside_answers_for_a_workload_that_is_gone() {
+    let machine = machine();
+    machine
+        .host
+        .ip(&format!("link del {}", link(&machine, "db")));
+    for (v6, outside) in [(false, OUTSIDE[0]), (true, OUTSIDE[1])] {
+        let family = if v6 { "-6" } else { "-4" };
+        let host = &machine.host;
+        host.ip(&format!("{family} route add default via {outside}"));
+        let db = machine.address("db", v6);
+        machine.outside.ip(&format!("addr add {db} dev lo nodad"));
+        for from in ["web", "other"] {
+            let seen = connect(machine.workload(from), db, 80);
+            assert_eq!(seen, Seen::Dropped, "{from} to {db}");
+        }
+        // A router that leads the machine astray gets the traffic of those who are there neither.
+        let web = machine.address("web", v6);
+        let length = if v6 { 128 } else { 32 };
+        let web_link = link(&machine, "web");
+        host.ip(&format!("{family} route del {web}/{length} dev {web_link}"));
+        machine.outside.ip(&format!("addr add {web} dev lo nodad"));
+        let seen = connect(machine.workload("narrow"), web, 80);
+        assert_eq!(seen, Seen::Dropped, "to {web}");
+    }
+}
+
+#[test]
+fn nobody_outside_is_a_workload_or_its_router() {
+    let machine = machine();
+    let web = machine.workload("web");
+    let heard = web.within(|| UdpSocket::bind("[::]:7000").unwrap());
+    heard
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    for v6 in [false, true] {
+        let own = ip(MACHINE[usize::from(v6)]);
+        let honest = ip(OUTSIDE[usize::from(v6)]);
+        let stolen = [machine.address("db", v6), machine.gateway(v6)];
+        for source in stolen {
+            machine
+                .outside
+                .ip(&format!("addr add {source} dev lo nodad"));
+        }
+        for (source, comes) in [(honest, true), (stolen[0], false), (stolen[1], false)] {
+            machine.outside.within(move || {
+                let socket = UdpSocket::bind((source, 0)).unwrap();
+                socket.send_to(b"?", (own, 7000)).unwrap();
+            });
+            let seen = heard.recv_from(&mut [0; 8]);
+            assert_eq!(seen.is_ok(), comes, "{source}: {seen:?}");
+        }
+    }
+}
+
+fn link<'a>(machine: &'a Machine, name: &str) -> &'a str {
+    &machine.spec.fabric.endpoint(name).unwrap().link
 }

@@ -26,6 +26,7 @@ impl Network {
 
 /// The interface group (`IFLA_GROUP`) of the host sides of all workloads' links.
 pub const ENDPOINT_GROUP: u32 = 8;
+
 /// The firewall and the workloads' links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +35,10 @@ pub struct BootFabric {
     pub gateway: Ipv4Addr,
     /// The same by IPv6.
     pub gateway6: Ipv6Addr,
+    /// The addresses of all workloads there may be, as a network and its length: they are nowhere else.
+    pub pool: (Ipv4Addr, u8),
+    /// The same by IPv6.
+    pub pool6: (Ipv6Addr, u8),
     /// The file in the root with the firewall: netlink messages, one batch (a transaction of nftables).
     pub firewall: String,
     /// Absolute paths of the kernel modules that it needs, in load order.
@@ -60,4 +65,6 @@ pub struct BootEndpoint {
     pub names: Vec<String>,
     /// The networks that it is on; whoever has one of them in common knows its names.
     pub networks: Vec<String>,
+    /// It reaches what is beyond the machine; else no name server out there hears of what it asks for.
+    pub outside: bool,
 }

@@ -111,6 +111,8 @@ fn pool(text: &Text) -> Parsed<Prefix> {
                 && !v6.is_multicast()
                 && !v6.is_loopback()
                 && !v6.is_unspecified()
+                // What is 0 in the first bits is IPv4 in another form, or nobody's (RFC 4291 §2.5.5).
+                && v6.segments()[0] != 0
         }
     };
     if !is_usable {

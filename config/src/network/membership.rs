@@ -162,7 +162,10 @@ fn check_known(said: &Spanned<OneOrMore>, manifest: &Manifest, mistakes: &mut Mi
             .named
             .keys()
             .map(|name| name.get_ref().as_str());
-        let known: Vec<&str> = ["own", "host", "none"].into_iter().chain(named).collect();
+        let known: Vec<&str> = ["own", DEFAULT_NETWORK, "host", "none"]
+            .into_iter()
+            .chain(named)
+            .collect();
         let hint = match suggest(word, known.iter().copied()) {
             hint if hint.starts_with("did") => hint,
             hint => format!("{hint}; or add [network.named.{word}]"),

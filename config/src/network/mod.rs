@@ -113,6 +113,15 @@ pub enum Reach {
     },
 }
 
+impl Endpoint {
+    /// Whether it reaches what is beyond the machine.
+    #[must_use]
+    pub fn reaches_outside(&self) -> bool {
+        let may = |reach: &Vec<Reach>| reach.contains(&Reach::Outside);
+        self.leads_outside && self.reach.as_ref().is_none_or(may)
+    }
+}
+
 impl Fabric {
     pub(crate) fn new(
         manifest: &Manifest,

@@ -77,6 +77,10 @@ pub(crate) fn port(text: &Text) -> Parsed<Port> {
             "as in \"127.0.0.1:8080:80\" or \"[::1]:8080:80\"",
         )
     })?;
+    if let Some(what) = address.and_then(nobodys) {
+        let hint = "write an address that the machine has, or none for all of them";
+        return Err(wrong(text, what, hint));
+    }
     let (published, target) = ports
         .split_once(':')
         .and_then(|(published, target)| Some((port_range(published)?, port_range(target)?)))
@@ -97,6 +101,22 @@ pub(crate) fn port(text: &Text) -> Parsed<Port> {
         count: count(published) + 1,
         protocol,
     })
+}
+
+/// Why no machine is reached by the address.
+fn nobodys(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => {
+            Some("has the address of many in front of its ports")
+        }
+        IpAddr::V6(v6) if v6.is_multicast() => {
+            Some("has the address of many in front of its ports")
+        }
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("has an address of IPv4 in IPv6's form in front of its ports")
+        }
+        _ => None,
+    }
 }
 
 /// What stands before `/tcp` or `/udp`.
@@ -202,6 +222,10 @@ mod tests {
             ("localhost:1:2", "has no address"),
             ("::1:80:80", "has no address"),
             ("[::1:80:80", "has no address"),
+            ("224.0.0.1:80:80", "address of many"),
+            ("255.255.255.255:80:80", "address of many"),
+            ("[ff02::1]:80:80", "address of many"),
+            ("[::ffff:192.0.2.1]:80:80", "IPv4 in IPv6's form"),
             ("8000-8010:9000", "different lengths"),
             ("80:80/sctp", "unknown protocol `sctp`"),
         ] {

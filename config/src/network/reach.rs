@@ -1,6 +1,6 @@
 //! `reach`: what alone a workload or pod may connect to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Endpoint, Reach};
 use crate::boot::{Network, Protocol};
@@ -163,6 +163,12 @@ impl<'a> Targets<'a> {
                 None => Err(self.unknown(text, &entry.name)),
             };
         };
+        // From internal networks alone there is no way to the machine.
+        let machine = if from.leads_outside {
+            &machine[..]
+        } else {
+            &[]
+        };
         let fits = |(first, last, protocol): &&(u16, u16, Protocol)| match entry.port {
             None => true,
             Some((port, wanted)) => (*first..=*last).contains(&port) && wanted == *protocol,
@@ -190,19 +196,7 @@ impl<'a> Targets<'a> {
                 Err(mistake) if reached.is_empty() => return Err(mistake),
                 Err(_) => {}
             },
-            None if reached.is_empty() => {
-                let what = match entry.port {
-                    None => format!("`{}` has no port that anybody reaches", entry.name),
-                    Some(_) => format!(
-                        "`{}`: `{}` does not have this port",
-                        text.get_ref(),
-                        entry.name
-                    ),
-                };
-                return Err(Diagnostic::at(text.span(), what).hint(
-                    "it has no network of its own: only its `ports` and sockets can be reached",
-                ));
-            }
+            None if reached.is_empty() => return Err(no_port(from, text, entry)),
             None => {}
         }
         Ok(reached)
@@ -214,7 +208,10 @@ impl<'a> Targets<'a> {
             .networks
             .iter()
             .any(|network| from.networks.contains(network));
-        if !direct && to.ports.is_empty() {
+        if !direct && from.leads_outside && !to.ports.is_empty() {
+            return self.published(text, entry, index);
+        }
+        if !direct {
             let what = format!(
                 "`{}` and `{}` have no network in common",
                 from.name, to.name
@@ -232,10 +229,54 @@ impl<'a> Targets<'a> {
         })
     }
 
+    /// Another network's, by what it publishes.
+    fn published(&self, text: &Text, entry: &Entry, index: usize) -> Parsed<Reach> {
+        let to = &self.endpoints[index];
+        let leads_to = |port: &super::Port, (wanted, protocol): (u16, Protocol)| {
+            (port.target..=port.last_target()).contains(&wanted) && port.protocol == protocol
+        };
+        let is_published =
+            |wanted: (u16, Protocol)| to.ports.iter().any(|port| leads_to(port, wanted));
+        if entry.port.is_none_or(is_published) {
+            return Ok(Reach::Endpoint {
+                index,
+                port: entry.port,
+                direct: false,
+            });
+        }
+        let what = format!(
+            "`{}`: `{}` does not publish this port, and they have no network in common",
+            text.get_ref(),
+            to.name
+        );
+        let hint = format!(
+            "name the port that it listens on and publishes, or put both on one: network = [\"{}\", …]",
+            to.networks.first().map_or("", String::as_str)
+        );
+        Err(Diagnostic::at(text.span(), what).hint(hint))
+    }
+
     fn unknown(&self, text: &Text, name: &str) -> Diagnostic {
         let known = self.machine.keys().chain(self.by_name.keys()).copied();
-        let known: Vec<&str> = known.chain([OUTSIDE]).collect();
+        // Most workloads are known in both ways.
+        let known: BTreeSet<&str> = known.chain([OUTSIDE]).collect();
         let what = format!("`{name}`: there is no workload or pod of that name to reach");
         Diagnostic::at(text.span(), what).hint(suggest(name, known))
     }
+}
+
+/// The named one has the machine's network, and there no port that is meant.
+fn no_port(from: &Endpoint, text: &Text, entry: &Entry) -> Diagnostic {
+    let (said, name) = (text.get_ref(), &entry.name);
+    if !from.leads_outside {
+        let what = format!("`{said}` is nowhere from internal networks alone");
+        let hint = "remove it, or put it on a network that is not internal, too";
+        return Diagnostic::at(text.span(), what).hint(hint);
+    }
+    let what = match entry.port {
+        None => format!("`{name}` has no port that anybody reaches"),
+        Some(_) => format!("`{said}`: `{name}` does not have this port"),
+    };
+    let hint = "it has no network of its own: only its `ports` and sockets can be reached";
+    Diagnostic::at(text.span(), what).hint(hint)
 }

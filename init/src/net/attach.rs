@@ -135,6 +135,8 @@ fn host_requests(endpoint: &Endpoint, namespace: &File) -> Vec<Request> {
     for (address, gateway) in pairs(endpoint) {
         let route = Route {
             source: Some(gateway),
+            // By IPv6 the kernel's own choice is 1024, and a router that says better is heard.
+            metric: address.is_ipv6().then_some(1),
             ..Route::new(index, address, length(address), Origin::Boot)
         };
         requests.push(route.set());

@@ -116,6 +116,7 @@ mod tests {
             address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()),
             names: Vec::new(),
             networks: Vec::new(),
+            outside: true,
         }
     }
 
@@ -124,6 +125,8 @@ mod tests {
         let fabric = BootFabric {
             gateway: Ipv4Addr::new(10, 213, 0, 1),
             gateway6: "fd00::1".parse().unwrap(),
+            pool: (Ipv4Addr::new(10, 213, 0, 0), 16),
+            pool6: ("fd00::".parse().unwrap(), 64),
             firewall: String::new(),
             modules: Vec::new(),
             endpoints: vec![endpoint("web-1", 9), endpoint("web", 7)],

@@ -15,7 +15,8 @@ use super::endpoints::{self, ENDPOINTS};
 use super::firewall;
 use super::message::note;
 use super::netlink::address::{Address, NO_DUPLICATE_CHECK};
-use super::netlink::{LOOPBACK_INDEX, Socket, has_ipv6, link};
+use super::netlink::message::Request;
+use super::netlink::{LOOPBACK_INDEX, Socket, has_ipv6, link, route};
 use super::resolver::run::RESOLV_CONF;
 use super::resolver::settings;
 use crate::describe;
@@ -120,11 +121,19 @@ fn set_gateways(fabric: &BootFabric) -> io::Result<()> {
     let mut requests = vec![
         link::bring_up(LOOPBACK_INDEX),
         address(fabric.gateway.into(), prefix_of(Ipv4Addr::BITS)),
+        nowhere_else(fabric.pool),
     ];
     if has_ipv6() {
         requests.push(address(fabric.gateway6.into(), prefix_of(Ipv6Addr::BITS)));
+        requests.push(nowhere_else(fabric.pool6));
     }
     Ok(Socket::open()?.request_all(&requests)?)
+}
+
+/// A workload that is not running has no route: without this one, what is for it went to the router outside, who might
+/// answer in its name.
+fn nowhere_else((network, length): (impl Into<IpAddr>, u8)) -> Request {
+    route::set_unreachable(network.into(), length)
 }
 
 /// What workloads mount as `/etc/resolv.conf` and `/etc/hosts`: it must be there before they are. The first is the

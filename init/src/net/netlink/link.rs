@@ -36,9 +36,10 @@ const VETH_PEER: u16 = 1;
 const VLAN_ID: u16 = 1;
 const INET: u16 = 2;
 const INET6: u16 = 10;
-/// `IFLA_INET_CONF`, and two of its numbers (`IPV4_DEVCONF_*`).
+/// `IFLA_INET_CONF`, and three of its numbers (`IPV4_DEVCONF_*`).
 const INET_CONFIGURATION: u16 = 1;
 const SEND_REDIRECTS: u16 = 6;
+const REVERSE_PATH: u16 = 8;
 const ROUTE_LOCALNET: u16 = 26;
 /// `IFLA_INET6_FLAGS` and `IFLA_INET6_ADDR_GEN_MODE`.
 const INET6_FLAGS: u16 = 1;
@@ -67,7 +68,8 @@ pub struct Wishes<'a> {
     /// and down: where it is brought up by the same request, it is up first.
     pub no_link_local: bool,
     /// It is no detour of the machine's: packets from and to 127.0.0.0/8 may be routed by it, and nobody is told of a
-    /// shorter way. Only of a link that is there.
+    /// shorter way. Whatever comes in by it, questions for neighbours among them, comes from an address that is routed
+    /// there, so that it fills no table of others. Only of a link that is there.
     pub route_localnet: bool,
 }
 
@@ -161,6 +163,7 @@ fn put_families(families: &mut Request, wishes: &Wishes<'_>) {
             inet.nest(INET_CONFIGURATION, |values| {
                 values.put_u32(ROUTE_LOCALNET, 1);
                 values.put_u32(SEND_REDIRECTS, 0);
+                values.put_u32(REVERSE_PATH, 1);
             });
         });
     }

@@ -23,6 +23,7 @@ const TABLE: u16 = 15;
 pub const MAIN: u32 = 254;
 const UNSPECIFIED_TABLE: u8 = 0;
 const UNICAST: u8 = 1;
+const UNREACHABLE: u8 = 7;
 /// `RT_SCOPE_LINK` and `RT_SCOPE_UNIVERSE`.
 const ON_LINK_SCOPE: u8 = 253;
 const UNIVERSE: u8 = 0;
@@ -170,6 +171,21 @@ impl Route {
         }
         (table == MAIN).then_some(route)
     }
+}
+
+/// To a network that nobody is to be asked for: what is sent there, and no better route leads to, comes back as
+/// unreachable.
+#[must_use]
+pub fn set_unreachable(destination: IpAddr, prefix: u8) -> Request {
+    let family = super::family_of(destination);
+    let table = u8::try_from(MAIN).unwrap_or(UNSPECIFIED_TABLE);
+    let origin = Origin::Boot as u8;
+    let mut fixed = vec![family, prefix, 0, 0, table, origin, UNIVERSE, UNREACHABLE];
+    fixed.extend([0; 4]);
+    let mut request = Request::new(NEW_ROUTE, CREATE | REPLACE, &fixed);
+    request.put_address(DESTINATION, destination);
+    request.put_u32(PRIORITY, u32::MAX);
+    request
 }
 
 /// Asks for all routes: for [`super::Socket::list`] and [`Route::read`].

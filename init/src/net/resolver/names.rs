@@ -2,7 +2,8 @@
 //!
 //! Who asks is known by the source address, which the firewall keeps from being forged. A name of a workload is told to
 //! those on a network with it and to itself; to all others it is as if there were none. A name of one label never leaves
-//! the machine, and so does nothing that RFC 6761 and its kin keep from name servers.
+//! the machine, and so does nothing that RFC 6761 and its kin keep from name servers, and nothing that one asks for who
+//! does not reach the outside.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -90,7 +91,13 @@ impl Names {
         {
             return Found::Answer(self.pointer(asker, owner, key));
         }
-        special(&text, key)
+        match special(&text, key) {
+            // Questions are a way outside, too: whoever rules a zone reads in them what he likes.
+            Found::Elsewhere if !self.members[asker].outside => {
+                Found::Answer(Answer::empty(key, OptRcode::NXDOMAIN, true))
+            }
+            found => found,
+        }
     }
 
     /// Whom `asker` means by a name. What a network calls the machine takes no name from a workload.
@@ -227,6 +234,7 @@ pub(super) mod tests {
             address6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             networks: networks.iter().map(|name| (*name).to_owned()).collect(),
+            outside: networks.contains(&"default"),
         };
         let members = vec![
             member(2, &["web"], &["default"]),
@@ -287,6 +295,9 @@ pub(super) mod tests {
             (DB, "machine-7", Rtype::A, "NOERROR 10.213.0.1"),
             (ALONE, "machine-7", Rtype::AAAA, "NOERROR fd00::1"),
             (WEB, "db.example.org", Rtype::A, "elsewhere"),
+            (DB, "secret.example.org", Rtype::TXT, unknown.as_str()),
+            (DB, ".", Rtype::DNSKEY, unknown.as_str()),
+            (DB, "9.9.9.9.in-addr.arpa", Rtype::PTR, unknown.as_str()),
         ];
         for (asker, name, rtype, expected) in cases {
             assert_eq!(ask(asker, name, rtype), expected, "{asker} {name} {rtype}");
