@@ -58,6 +58,8 @@ const WATCHDOG_MODULES: [&str; 6] = [
 const SECRETS_MODULE: &str = "qemu_fw_cfg";
 /// What no workload waits for: the power button, and entropy from the host.
 const LATE_MODULES: [&str; 3] = ["button", "evdev", "virtio_rng"];
+/// Late as well, as far as the kernel has it as a module: what shows the boot loader's times.
+const EFI_VARIABLES: &str = "efivarfs";
 
 /// The search path of a workload whose image names none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -198,6 +200,8 @@ impl Sources<'_> {
         let wants_secrets = spec.secret_names().next().is_some();
         let secrets = Some(SECRETS_MODULE)
             .filter(|name| wants_secrets && kernel.modules.files.contains_key(*name));
+        let efi_variables =
+            Some(EFI_VARIABLES).filter(|name| kernel.modules.files.contains_key(*name));
         let stages = [
             fast_hash
                 .into_iter()
@@ -210,7 +214,7 @@ impl Sources<'_> {
                 .chain(firewall::modules(spec))
                 .collect::<Vec<_>>(),
             names(&spec.extra_modules).collect(),
-            LATE_MODULES.to_vec(),
+            LATE_MODULES.into_iter().chain(efi_variables).collect(),
         ];
         let mut loaded: BTreeSet<String> = BTreeSet::new();
         let mut resolved = Vec::new();

@@ -1,9 +1,10 @@
 //! What this binary does when PID 1 runs it as its own child.
 
 use std::io;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::SELF;
+use crate::boot_times;
 use crate::log;
 use crate::modules::modprobe;
 use crate::net::{attach, fabric, ntp, resolver, uplink};
@@ -29,9 +30,14 @@ pub fn command() -> Command {
 /// # Errors
 /// When there is no process to be had.
 pub fn spawn(command: &mut Command) -> io::Result<i32> {
-    let id = command.spawn()?.id();
+    Ok(process_id(&command.spawn()?))
+}
+
+/// The child's number, as the kernel's calls take it.
+#[must_use]
+pub fn process_id(child: &Child) -> i32 {
     // The kernel's process ids are positive and far below 2^31.
-    Ok(i32::try_from(id).expect("a process id fits an i32"))
+    i32::try_from(child.id()).expect("a process id fits an i32")
 }
 
 /// Runs the child that the arguments name; returns the exit status, 2 for arguments that name none.
@@ -47,6 +53,8 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [])) if word == "prober" => probe::run(),
         Some((word, rest)) if word == "state" => keeper::run(rest),
         Some((word, rest)) if word == "log" => log::process::run(rest),
+        Some((word, [])) if word == "boot-times" => boot_times::run(None),
+        Some((word, [module])) if word == "boot-times" => boot_times::run(Some(module)),
         Some((word, modaliases)) if word == "modprobe" => modprobe::run(modaliases),
         Some((word, rest)) if word == "pod" => pod::run(rest),
         _ => 2,
@@ -67,6 +75,7 @@ mod tests {
             "probe",
             "prober x",
             "log /state/log",
+            "boot-times of yesterday",
             "reboot",
         ] {
             let arguments: Vec<String> = words.split_whitespace().map(str::to_owned).collect();

@@ -5,6 +5,7 @@
 //! Modules that decide (`gpt`, `verity`, `cmdline`, `lines`, [`supervise::engine`]) do no input or output;
 //! modules that act are thin. Every `unsafe` is in [`sys`].
 
+pub mod boot_times;
 pub mod buttons;
 pub mod children;
 pub mod clock;

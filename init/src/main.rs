@@ -10,7 +10,7 @@ fn main() {
         let status = children::run(&arguments);
         if status == 2 {
             eprintln!(
-                "coracle-init is PID 1 of a Coracle machine; as a child: fabric | attach NAME | uplink | probe until|once … | state … | log …"
+                "coracle-init is PID 1 of a Coracle machine; as a child: fabric | attach NAME | uplink | probe until|once … | state … | log … | boot-times [MODULE]"
             );
         }
         std::process::exit(status);

@@ -1,12 +1,13 @@
 //! The course of one boot, from the lines that init has left in the log: when each stage was reached, and when each
-//! workload was first started and first ready.
+//! workload was first started and first ready. Times are in seconds since the kernel started; what was before it, by the
+//! boot loader's own word, has negative ones.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::guest_log::Line;
 
-/// The table of a boot, in seconds since the kernel started; empty if the log has nothing of it.
+/// The table of a boot; empty if the log has nothing of it.
 pub(super) fn describe(lines: &[Line], boot: u64) -> String {
     let mut seen = BTreeSet::new();
     let of_boot = lines.iter().filter(|line| line.boot == boot);
@@ -15,15 +16,47 @@ pub(super) fn describe(lines: &[Line], boot: u64) -> String {
     let first: Vec<(u64, String)> = points
         .filter(|(_, what)| seen.insert(what.clone()))
         .collect();
+    if first.is_empty() {
+        return String::new();
+    }
+    let words = lines.iter().filter(|line| line.boot == boot);
+    let before = words.filter_map(Line::init_words).find_map(before_kernel);
+    let first = first.into_iter().map(|(at, what)| (seconds(at), what));
+    table(before.unwrap_or_default().into_iter().chain(first))
+}
+
+fn table(points: impl Iterator<Item = (f64, String)>) -> String {
     let mut text = String::new();
-    let mut before = 0;
-    for (micros, what) in &first {
-        let (at, after) = (seconds(*micros), seconds(micros.saturating_sub(before)));
+    let mut before = None;
+    for (at, what) in points {
+        let after = (at - before.unwrap_or(at.min(0.0))).max(0.0);
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{at:>10.3}  +{after:<9.3} {what}");
-        before = *micros;
+        before = Some(at);
     }
     text
+}
+
+/// `before the kernel: firmware SECONDS s, loader SECONDS s[, its menu after SECONDS s]`, as points of the boot.
+fn before_kernel(words: &str) -> Option<Vec<(f64, String)>> {
+    let mut parts = words.strip_prefix("before the kernel: ")?.split(", ");
+    let mut took = |what: &str| {
+        let number = parts.next()?.strip_prefix(what)?.strip_suffix(" s")?;
+        number
+            .parse()
+            .ok()
+            .filter(|seconds: &f64| seconds.is_finite())
+    };
+    let (firmware, loader) = (took("firmware ")?, took("loader ")?);
+    let menu = took("its menu after ");
+    let points = [
+        Some((-loader - firmware, "power-on")),
+        Some((-loader, "boot loader")),
+        menu.map(|menu| (menu - loader, "boot menu")),
+        Some((0.0, "kernel")),
+    ];
+    let points = points.into_iter().flatten();
+    Some(points.map(|(at, what)| (at, what.to_owned())).collect())
 }
 
 /// The point of a boot that a line of init's marks.
@@ -70,6 +103,44 @@ mod tests {
              \x20    1.500  +0.250     workload web ready\n"
         );
         assert_eq!(describe(&lines, 3), "");
+    }
+
+    #[test]
+    fn what_was_before_the_kernel_comes_first() {
+        let described = |menu: &str| {
+            let text = format!(
+                "1.1 2026-11-25T00:00:00.000000Z 0.500000 init stage initramfs\n\
+                1.2 2026-11-25T00:00:00.000000Z 9.000000 init before the kernel: firmware 2.500 s, loader 1.250 s{menu}\n"
+            );
+            let lines = text.lines();
+            let lines: Vec<Line> = lines
+                .map(|line| Line::parse("coracle", line).unwrap())
+                .collect();
+            describe(&lines, 1)
+        };
+        let first = "    -3.750  +0.000     power-on\n    -1.250  +2.500     boot loader\n";
+        let last = "     0.500  +0.500     stage initramfs\n";
+        assert_eq!(
+            described(""),
+            format!("{first}     0.000  +1.250     kernel\n{last}")
+        );
+        assert_eq!(
+            described(", its menu after 0.250 s"),
+            format!(
+                "{first}    -1.000  +0.250     boot menu\n     0.000  +1.000     kernel\n{last}"
+            )
+        );
+    }
+
+    #[test]
+    fn a_line_of_times_that_is_none_is_left_out() {
+        for words in [
+            "before the kernel: firmware inf s, loader 0.250 s",
+            "before the kernel: firmware 1.0 s",
+            "stage ready",
+        ] {
+            assert_eq!(before_kernel(words), None, "{words}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The kernel's news and the machine's own devices: uevents, buttons, the kernel's log, interfaces.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::signals::Wish;
@@ -10,7 +11,7 @@ use crate::initramfs::corruption_message;
 use crate::kernel_log::KernelLog;
 use crate::net::netlink::Ethernet;
 use crate::uevent::{Uevent, UeventSocket};
-use crate::{modules, readahead};
+use crate::{boot_times, children, modules, readahead};
 
 /// Uevents that are read in one turn of the loop.
 const UEVENTS: usize = 256;
@@ -25,7 +26,11 @@ impl Machine {
     pub(crate) fn end_boot(&mut self) {
         if let Some((paths, _)) = self.late_modules.take() {
             readahead::set_for_root(readahead::AFTERWARDS_KIB);
+            let (efi, paths): (Vec<_>, Vec<_>) = paths
+                .into_iter()
+                .partition(|path| boot_times::is_module(path));
             modules::load_all(&paths, &mut self.console);
+            self.ask_for_boot_times(efi.first());
             self.hotplug.want_all();
             if !self.state_keeper.has_begun() {
                 self.start_state_keeper();
@@ -33,6 +38,30 @@ impl Machine {
         }
         self.network.end_boot(now());
         self.journal.begin(now());
+    }
+
+    /// Starts the child that asks the firmware for the times before the kernel. Without it only they are not told.
+    fn ask_for_boot_times(&mut self, module: Option<&String>) {
+        if self.stopping.is_some() || !boot_times::may_be_known() {
+            return;
+        }
+        let mut command = children::command();
+        command.arg("boot-times").args(module);
+        if let Ok(mut child) = command.stdout(Stdio::piped()).spawn() {
+            self.boot_times = child.stdout.take();
+            self.children
+                .insert(children::process_id(&child), Role::BootTimes);
+        }
+    }
+
+    /// The child has ended, and a pipe holds more than its line: nothing is waited for.
+    pub(super) fn tell_boot_times(&mut self) {
+        let mut bytes = [0; 256];
+        let pipe = self.boot_times.take();
+        let size = pipe.map_or(0, |pipe| rustix::io::read(&pipe, &mut bytes).unwrap_or(0));
+        for line in String::from_utf8_lossy(&bytes[..size]).lines() {
+            self.console.say(line);
+        }
     }
 
     /// What no workload waits for gets its drivers when the boot is over; a network is waited for.

@@ -18,6 +18,7 @@ mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::process::ChildStdout;
 use std::time::Duration;
 
 use config::boot::{BootCondition, BootPod, BootSpec};
@@ -88,6 +89,8 @@ pub struct Machine {
     state_keeper: StateKeeper,
     /// Modules still to be loaded, and when at the latest.
     late_modules: Option<(Vec<String>, Duration)>,
+    /// What the child says that asks for the times before the kernel.
+    boot_times: Option<ChildStdout>,
 }
 
 /// Starts at once: as many as keep each processor busy while some of them wait for a disk.
@@ -154,6 +157,7 @@ impl Machine {
             all_stopped: false,
             state_keeper: StateKeeper::default(),
             late_modules: Some((spec.late_modules.clone(), now() + LATE_MODULES_AFTER)),
+            boot_times: None,
         };
         if let Err(text) = made {
             machine.console.say(text);

@@ -58,6 +58,7 @@ impl Machine {
                 self.tell_engine(Event::Probed(id, result));
             }
             Some(Role::Modprobe) => self.hotplug.on_exit(exit),
+            Some(Role::BootTimes) => self.tell_boot_times(),
             Some(Role::MakePod(pod)) => self.on_pod_made(pod, exit),
             Some(Role::RemovePod(pod)) => self.tell_engine(Event::PodRemoved(pod)),
             Some(Role::FirstOfPod(pod)) => self.on_pod_lost(pod, exit),

@@ -39,6 +39,7 @@ pub(super) enum Role {
     Prober,
     Log,
     Modprobe,
+    BootTimes,
     MakePod(PodId),
     RemovePod(PodId),
     /// The first process of its pid namespace, which ends with it.
