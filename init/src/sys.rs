@@ -461,13 +461,14 @@ fn extra_attributes(file: BorrowedFd<'_>) -> io::Result<ExtraAttributes> {
     Ok(found)
 }
 
-/// Whether a directory and what is made in it is of this project.
+/// Whether a file is of this project, and what is made in a directory then, too.
 ///
 /// # Errors
 /// `ENOTTY` or `EOPNOTSUPP` when its file system has no projects.
-pub fn is_of_project(directory: BorrowedFd<'_>, project: u32) -> io::Result<bool> {
-    let found = extra_attributes(directory)?;
-    Ok(found.project == project && found.flags & INHERITS_PROJECT != 0)
+pub fn is_of_project(file: BorrowedFd<'_>, project: u32, is_directory: bool) -> io::Result<bool> {
+    let found = extra_attributes(file)?;
+    let inherits = found.flags & INHERITS_PROJECT != 0;
+    Ok(found.project == project && (inherits || !is_directory))
 }
 
 /// Gives a file to a project; what is made in a directory then is of it as well.

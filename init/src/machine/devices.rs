@@ -32,7 +32,7 @@ impl Machine {
             modules::load_all(&paths, &mut self.console);
             self.ask_for_boot_times(efi.first());
             self.hotplug.want_all();
-            if !self.state_keeper.has_begun() {
+            if self.state_keeper.waits_for_boot() {
                 self.start_state_keeper();
             }
         }

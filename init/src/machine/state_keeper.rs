@@ -20,15 +20,25 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How often a new random seed is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(60 * 60);
 
+/// What the child does at its next run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// What is done first, once in a boot.
+    Begin,
+    /// Files of old volumes are counted, once in a boot and after it.
+    Adopt,
+    /// A new seed is saved.
+    Save,
+}
+
 /// The child, or when it is to run again.
 #[derive(Debug)]
 pub(super) struct StateKeeper {
     has_begun: bool,
-    /// What it does once in a boot is done, as well as it could be.
-    has_finished: bool,
+    task: Task,
     backoff: Backoff,
     is_running: bool,
-    next_save: Option<Duration>,
+    next_run: Option<Duration>,
     output: Option<(OwnedFd, LineSplitter)>,
 }
 
@@ -36,40 +46,49 @@ impl Default for StateKeeper {
     fn default() -> Self {
         Self {
             has_begun: false,
-            has_finished: false,
+            task: Task::Begin,
             backoff: Backoff::new(AGAIN, SAVE_EVERY),
             is_running: false,
-            next_save: None,
+            next_run: None,
             output: None,
         }
     }
 }
 
 impl StateKeeper {
-    pub(super) const fn has_begun(&self) -> bool {
-        self.has_begun
+    /// Whether the end of the boot is what it waits for.
+    pub(super) fn waits_for_boot(&self) -> bool {
+        !self.is_running && (!self.has_begun || self.task == Task::Adopt)
     }
 
     pub(super) const fn next_deadline(&self) -> Option<Duration> {
-        self.next_save
+        self.next_run
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.next_save.is_some_and(|deadline| deadline <= now)
+        self.next_run.is_some_and(|deadline| deadline <= now)
     }
 
-    /// It ended. One that was killed has not done all it was to do.
+    /// It ended. One that was killed has not done all it was to do; what one that ended could not do is not tried again.
     pub(super) fn on_exit(&mut self, exit: Exit, now: Duration) {
         self.is_running = false;
         let pause = match exit {
             Exit::Status(_) => {
-                self.has_finished = true;
                 self.backoff.reset();
-                SAVE_EVERY
+                self.follow(now);
+                return;
             }
             Exit::Signal(_) | Exit::Unknown => self.backoff.next_delay(),
         };
-        self.next_save = Some(now + pause);
+        self.next_run = Some(now + pause);
+    }
+
+    /// The task is done, or there is nothing to do.
+    fn follow(&mut self, now: Duration) {
+        (self.task, self.next_run) = match self.task {
+            Task::Begin => (Task::Adopt, Some(now)),
+            Task::Adopt | Task::Save => (Task::Save, Some(now + SAVE_EVERY)),
+        };
     }
 }
 
@@ -83,19 +102,23 @@ impl Machine {
 
     /// Starts it, if there is a state that it may write to, and it does not run.
     pub(super) fn start_state_keeper(&mut self) {
-        self.state_keeper.next_save = None;
+        self.state_keeper.next_run = None;
         let Ok(Some(state)) = &self.state else { return };
         if state.read_only || self.state_keeper.is_running || self.stopping.is_some() {
             return;
         }
-        let arguments = if self.state_keeper.has_finished {
-            vec![
-                "state".to_owned(),
-                state.mount_point.clone(),
-                "save".to_owned(),
-            ]
-        } else {
-            state.keeper_arguments()
+        let volumes = self.workloads.iter().flat_map(|w| &w.spec.volumes);
+        let arguments = match self.state_keeper.task {
+            Task::Begin => state.keeper_arguments(),
+            // The end of the boot starts it.
+            Task::Adopt if self.late_modules.is_some() => return,
+            Task::Adopt => match state.adoption_arguments(volumes) {
+                Some(arguments) => arguments,
+                None => return self.state_keeper.follow(now()),
+            },
+            Task::Save => ["state", &state.mount_point, "save"]
+                .map(str::to_owned)
+                .to_vec(),
         };
         if let Err(error) = self.spawn_state_keeper(&arguments) {
             self.console
@@ -147,10 +170,18 @@ mod tests {
             keeper.on_exit(Exit::Signal(9), now);
             let due = now + Duration::from_secs(pause);
             assert_eq!(keeper.next_deadline(), Some(due));
-            assert!(!keeper.has_finished);
+            assert_eq!(keeper.task, Task::Begin);
         }
         keeper.on_exit(Exit::Status(1), now);
-        assert!(keeper.has_finished);
+        assert_eq!((keeper.task, keeper.is_due(now)), (Task::Adopt, true));
+        keeper.on_exit(Exit::Signal(9), now);
+        let due = now + Duration::from_secs(1);
+        assert_eq!(
+            (keeper.task, keeper.next_deadline()),
+            (Task::Adopt, Some(due))
+        );
+        keeper.on_exit(Exit::Status(0), now);
+        assert_eq!(keeper.task, Task::Save);
         assert_eq!(keeper.next_deadline(), Some(now + SAVE_EVERY));
     }
 }

@@ -4,6 +4,7 @@
 //! ([`OnDamage`]); nothing is ever repaired, and unless the policy is `reset` nothing is written that was not asked
 //! for by whoever holds a volume. What no workload waits for is a child's ([`keeper`]).
 
+mod adopt;
 mod damage;
 mod format;
 mod identity;
@@ -14,6 +15,7 @@ mod seed;
 mod superblock;
 mod volume;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -210,6 +212,38 @@ impl State {
         ["state", &self.mount_point, &self.guid.to_string(), growth]
             .map(str::to_owned)
             .to_vec()
+    }
+
+    /// The arguments of the child that counts the files of volumes which were made by a version that counted none;
+    /// `None`: all are counted.
+    #[must_use]
+    pub fn adoption_arguments<'a>(
+        &self,
+        volumes: impl Iterator<Item = &'a BootVolume>,
+    ) -> Option<Vec<String>> {
+        if self.read_only || !self.has_projects {
+            return None;
+        }
+        let wanted: BTreeMap<&str, u32> = volumes
+            .map(|volume| (volume.path.as_str(), volume.project))
+            .filter(|&(path, project)| !self.is_counted(path, project))
+            .collect();
+        if wanted.is_empty() {
+            return None;
+        }
+        let first = ["state", &self.mount_point, "adopt"].map(str::to_owned);
+        let pairs = wanted.iter();
+        let rest = pairs.flat_map(|(path, project)| [(*path).to_owned(), project.to_string()]);
+        Some(first.into_iter().chain(rest).collect())
+    }
+
+    /// One that is not there yet will be counted from its first file on, and of one that cannot be opened whoever wants
+    /// to use it hears.
+    fn is_counted(&self, path: &str, project: u32) -> bool {
+        let Ok(Some(directory)) = volume::open(&self.mount_point, path) else {
+            return true;
+        };
+        crate::sys::is_of_project(directory.as_fd(), project, true).unwrap_or(true)
     }
 
     /// Leaves what the next boot begins its random numbers with.

@@ -9,7 +9,8 @@ use std::path::{Component, Path};
 
 use config::boot::BootVolume;
 use rustix::fs::{
-    Gid, Mode, OFlags, RawMode, Uid, fchmod, fchown, fstat, mkdirat, openat, renameat,
+    Dir, Gid, Mode, OFlags, RawMode, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat,
+    openat2, renameat,
 };
 use rustix::io::Errno;
 
@@ -56,14 +57,17 @@ pub(super) fn prepare(
     }
 }
 
-/// Counts what is in the volume from now on, and sets the most that may be.
+/// Sets the most that may be in the volume. One with files that nobody counted is left to the child that counts them.
 fn limit(directory: &OwnedFd, volume: &BootVolume, tell: &mut dyn FnMut(String)) -> io::Result<()> {
-    if !sys::is_of_project(directory.as_fd(), volume.project)? {
-        sys::set_project(directory.as_fd(), volume.project, true)?;
-        tell(format!(
-            "{} was not counted before: of what is in it only new files count",
-            volume.path
-        ));
+    if !sys::is_of_project(directory.as_fd(), volume.project, true)? {
+        if is_empty(directory)? {
+            sys::set_project(directory.as_fd(), volume.project, true)?;
+        } else {
+            tell(format!(
+                "{} was not counted before: its files count once the machine is up",
+                volume.path
+            ));
+        }
     }
     let bytes = volume.size.unwrap_or(0);
     sys::set_project_limits(
@@ -72,6 +76,30 @@ fn limit(directory: &OwnedFd, volume: &BootVolume, tell: &mut dyn FnMut(String))
         bytes,
         bytes / BYTES_PER_FILE,
     )
+}
+
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The volume's folder, without following links; `None`: there is none (yet).
+pub(super) fn open(mount_point: &str, path: &str) -> io::Result<Option<OwnedFd>> {
+    let outside = || io::Error::from(Errno::INVAL);
+    let relative = Path::new(path).strip_prefix(mount_point);
+    let relative = relative.map_err(|_| outside())?;
+    let base = rustix::fs::open(mount_point, OPEN, Mode::empty())?;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(&base, relative, OPEN, Mode::empty(), within) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Goes down component by component, without following links; the last one is made under another name first, so
@@ -198,6 +226,20 @@ mod tests {
                 prepare(&state, &volume(&path), &mut |_| ()).is_err(),
                 "{path:?}"
             );
+        }
+        fs::remove_dir_all(&state.mount_point).unwrap();
+    }
+
+    #[test]
+    fn a_volume_is_opened_without_links_and_below_the_mount_point() {
+        let state = scratch("open");
+        let base = Path::new(&state.mount_point);
+        fs::create_dir_all(base.join("volumes/db")).unwrap();
+        std::os::unix::fs::symlink("volumes", base.join("link")).unwrap();
+        let open = |path: &str| open(&state.mount_point, &base.join(path).display().to_string());
+        assert!(open("volumes/db").unwrap().is_some() && open("volumes/new").unwrap().is_none());
+        for path in ["link/db", "../escaped", "/elsewhere"] {
+            assert!(open(path).is_err(), "{path}");
         }
         fs::remove_dir_all(&state.mount_point).unwrap();
     }
