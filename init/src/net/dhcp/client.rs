@@ -207,7 +207,8 @@ impl Client {
     /// An answer came.
     pub fn receive(&mut self, reply: Reply, now: Duration) -> Vec<Output> {
         match (&self.state, reply) {
-            (State::Selecting { .. }, Reply::Offer(offer)) => {
+            // Not before it asks: the pause after a refusal or a conflict is no server's to shorten.
+            (State::Selecting { tries: 1.., .. }, Reply::Offer(offer)) => {
                 self.state = State::Requesting {
                     offer,
                     tries: 0,
@@ -707,5 +708,15 @@ mod tests {
             }
             assert!(now >= START + Duration::from_secs(10), "{seconds}");
         }
+    }
+
+    #[test]
+    fn an_offer_that_nobody_asked_for_does_not_shorten_a_pause() {
+        let mut client = bound(600);
+        client.decline(START);
+        assert_eq!(client.receive(Reply::Offer(grant(600)), START), []);
+        let after = START + DECLINE_PAUSE;
+        assert_eq!(client.tick(after), [Output::Broadcast(discover())]);
+        assert_eq!(client.receive(Reply::Offer(grant(600)), after).len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::net::dhcp6::client::{Client, Output, Want};
-use crate::net::dhcp6::message::{self, Grant, Identity, Request};
+use crate::net::dhcp6::message::{self, Grant, Identity, Leased, Request};
 use crate::net::netlink::Socket;
 use crate::net::netlink::address::Address;
 use crate::net::netlink::link::HardwareAddress;
@@ -181,18 +181,20 @@ impl Dhcp6 {
     }
 
     fn bind(&mut self, grant: Grant, netlink: &mut Socket) -> Result<(), String> {
-        let requests: Vec<_> = grant
-            .addresses
-            .iter()
+        let (there, gone): (Vec<&Leased>, Vec<&Leased>) =
+            grant.addresses.iter().partition(|leased| leased.valid > 0);
+        for leased in gone {
+            // Mostly it went with the lease before, or never was.
+            let address = Address::new(self.index, leased.address.into(), PREFIX);
+            let _ = netlink.request(&address.remove());
+        }
+        let requests: Vec<_> = there
+            .into_iter()
             .map(|leased| {
                 let mut address = Address::new(self.index, leased.address.into(), PREFIX);
                 address.valid = leased.valid;
                 address.preferred = leased.preferred;
-                if leased.valid > 0 {
-                    address.set()
-                } else {
-                    address.remove()
-                }
+                address.set()
             })
             .collect();
         self.bound = Some(grant);
