@@ -16,6 +16,7 @@ mod kernel;
 mod lab;
 mod power_cut;
 mod redis;
+mod segment;
 mod tool;
 mod umoci;
 mod vm;
@@ -31,6 +32,7 @@ pub use lab::{
 };
 pub use power_cut::{Random, WriteLog};
 pub use redis::Redis;
+pub use segment::{Segment, Server};
 pub use tool::{run_tool, tool_is_missing};
 pub use umoci::redis_layout;
 pub use vm::{Boot, DiskBus, Vm, VmBuilder, free_port};

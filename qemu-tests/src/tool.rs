@@ -32,6 +32,15 @@ pub fn run_tool<T: AsRef<OsStr>>(
     Ok(stdout)
 }
 
+/// A program that dies with the thread that starts it, however that ends: what runs for hours must not outlive a test that
+/// was killed, which drops nothing.
+pub(crate) fn mortal(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.env("PATH", search_path());
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
 /// Whether a tool is not installed: a case that needs it says so and passes over itself. In continuous integration
 /// (`CORACLE_TESTS_SKIP_NOTHING` is set) nothing may be passed over.
 pub fn tool_is_missing(tool: &str, package: &str) -> bool {

@@ -1,7 +1,7 @@
 //! A machine under test: QEMU with a serial console, a power button and forwarded ports.
 //!
 //! QEMU's standard input is QMP and its standard output the console, both sockets of ours. It is killed when the
-//! value is dropped. Machines run under TCG with one processor, wherever the tests run, so that a case means the
+//! value is dropped, and dies with the thread that started it. Machines run under TCG with one processor, wherever the tests run, so that a case means the
 //! same everywhere; the processor lacks `cmpxchg16b`, which QEMU 7.2 emulates wrongly.
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ use crate::case::{Case, seconds};
 use crate::console::{Console, Missed};
 use crate::http::{self, Response};
 use crate::kernel::BootFiles;
+use crate::segment::Segment;
+use crate::tool::mortal;
 
 /// How long a guest may take from the power button to its end.
 const POWER_DOWN_TIME: Duration = seconds(60);
@@ -83,6 +85,7 @@ pub struct VmBuilder<'a> {
     write_log: Option<PathBuf>,
     bus: DiskBus,
     network: &'static str,
+    segment: Option<&'a Segment>,
     memory_mib: u32,
     forwards: Vec<(u16, u16)>,
     udp_forwards: Vec<(u16, u16)>,
@@ -100,6 +103,7 @@ impl<'a> VmBuilder<'a> {
             write_log: None,
             bus: DiskBus::Virtio,
             network: "virtio-net-pci",
+            segment: None,
             memory_mib: 512,
             forwards: Vec::new(),
             udp_forwards: Vec::new(),
@@ -128,6 +132,13 @@ impl<'a> VmBuilder<'a> {
     /// Gives it a network card of another model, by QEMU's name.
     pub fn network(mut self, model: &'static str) -> Self {
         self.network = model;
+        self
+    }
+
+    /// Plugs its network card into a segment in place of QEMU's own network.
+    #[must_use]
+    pub fn on_segment(mut self, segment: &'a Segment) -> Self {
+        self.segment = Some(segment);
         self
     }
 
@@ -167,7 +178,11 @@ impl<'a> VmBuilder<'a> {
         let log = |kind: &str| self.case.path(format!("{}.{kind}", self.name));
         let (qmp, qmp_of_qemu) = UnixStream::pair().context("make a socket pair")?;
         let (serial, serial_of_qemu) = UnixStream::pair().context("make a socket pair")?;
-        let mut command = Command::new("qemu-system-x86_64");
+        let program = "qemu-system-x86_64";
+        let mut command = match self.segment {
+            Some(segment) => segment.command(program),
+            None => mortal(program),
+        };
         command.args(self.arguments()?);
         std::fs::write(log("command"), format!("{command:?}\n"))?;
         let child = command
@@ -176,7 +191,7 @@ impl<'a> VmBuilder<'a> {
             .stderr(File::create(log("stderr"))?)
             .process_group(0)
             .spawn()
-            .context("start qemu-system-x86_64 (Debian package qemu-system-x86)")?;
+            .context("start setpriv (Debian package util-linux)")?;
         // QEMU holds the only other ends now: dropping the command closes ours.
         drop(command);
         let mut vm = Vm {
@@ -208,14 +223,7 @@ impl<'a> VmBuilder<'a> {
             format!("{},netdev=net,romfile=", self.network),
         ]);
         line.extend(["-m".to_owned(), self.memory_mib.to_string()]);
-        let mut netdev = "user,id=net".to_owned();
-        for (host, guest) in &self.forwards {
-            netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
-        }
-        for (host, guest) in &self.udp_forwards {
-            netdev.push_str(&format!(",hostfwd=udp:127.0.0.1:{host}-:{guest}"));
-        }
-        line.extend(["-netdev".to_owned(), netdev]);
+        line.extend(["-netdev".to_owned(), self.netdev()]);
         if let (Some(disk), Some(log)) = (&self.disk, &self.write_log) {
             File::create(log).context("make the log of writes")?;
             let file = "driver=file,discard=ignore,cache.no-flush=on,filename=";
@@ -240,6 +248,21 @@ impl<'a> VmBuilder<'a> {
         line.extend(self.boot_arguments()?);
         line.extend(self.extra.iter().cloned());
         Ok(line)
+    }
+
+    fn netdev(&self) -> String {
+        if self.segment.is_some() {
+            let device = Segment::DEVICE;
+            return format!("tap,id=net,ifname={device},script=no,downscript=no");
+        }
+        let mut netdev = "user,id=net".to_owned();
+        for (host, guest) in &self.forwards {
+            netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+        }
+        for (host, guest) in &self.udp_forwards {
+            netdev.push_str(&format!(",hostfwd=udp:127.0.0.1:{host}-:{guest}"));
+        }
+        netdev
     }
 
     fn boot_arguments(&self) -> Result<Vec<String>> {
