@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::console::Console;
 use crate::describe;
 use crate::halt::{self, Ending};
+use crate::kmsg::Record;
 
 /// Kernel messages shown beside a refusal.
 const HINTS: usize = 6;
@@ -132,15 +133,11 @@ fn kernel_warnings(since: Duration) -> Vec<String> {
     warnings.split_off(warnings.len().saturating_sub(HINTS))
 }
 
-/// `PRIORITY,SEQUENCE,TIME,FLAGS;TEXT` and then dictionary lines.
+/// The text of a record that is worth a hint.
 fn parse_warning(record: &[u8], since: Duration) -> Option<String> {
-    let record = String::from_utf8_lossy(record);
-    let (head, text) = record.split_once(';')?;
-    let mut fields = head.split(',');
-    let priority: u32 = fields.next()?.parse().ok()?;
-    let at = Duration::from_micros(fields.nth(1)?.parse().ok()?);
-    (priority & 7 <= WARNING && at >= since)
-        .then(|| text.lines().next().unwrap_or_default().to_owned())
+    let record = Record::parse(record)?;
+    (record.level() <= WARNING && record.at >= since)
+        .then(|| String::from_utf8_lossy(record.text).into_owned())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use crate::kmsg::Record;
+
 const LOG: &str = "/dev/kmsg";
 /// The first number is the level below which messages are shown on the console (Linux: sysctl/kernel).
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
@@ -71,12 +73,12 @@ impl AsFd for KernelLog {
     }
 }
 
-/// The text of a record (`PRIORITY,SEQUENCE,TIME,FLAGS;TEXT`) of the kernel's own below this level. What a program
+/// The text of a record of the kernel's own below this level. What a program
 /// wrote into the log has a facility other than 0 in its priority.
 fn shown(record: &[u8], console_level: u32) -> Option<&str> {
-    let (head, text) = std::str::from_utf8(record).ok()?.split_once(';')?;
-    let priority: u32 = head.split(',').next()?.parse().ok()?;
-    (priority < console_level.min(8)).then(|| text.lines().next().unwrap_or_default())
+    let Record { priority, text, .. } = Record::parse(record)?;
+    let text = std::str::from_utf8(text).ok()?;
+    (priority < console_level.min(8)).then_some(text)
 }
 
 #[cfg(test)]

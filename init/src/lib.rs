@@ -19,6 +19,7 @@ pub mod halt;
 pub mod hotplug;
 pub mod initramfs;
 pub mod kernel_log;
+pub mod kmsg;
 pub mod limits;
 pub mod lines;
 pub mod listen;

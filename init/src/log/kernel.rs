@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::line::TEXT_LIMIT;
+use crate::kmsg::Record;
 use crate::lines;
 
 /// The words of syslog(2)'s levels.
@@ -25,21 +26,16 @@ pub struct Message {
     pub text: String,
 }
 
-/// Takes a record of `/dev/kmsg` apart: `PRIORITY,NUMBER,MICROSECONDS,FLAGS[,…];TEXT` and then lines of a dictionary.
+/// The message of a record of `/dev/kmsg`.
 #[must_use]
 pub fn parse(record: &[u8]) -> Option<Message> {
-    let middle = record.iter().position(|&byte| byte == b';')?;
-    let head = std::str::from_utf8(&record[..middle]).ok()?;
-    let mut fields = head.split(',');
-    let priority: usize = fields.next()?.parse().ok()?;
-    let number = fields.next()?.parse().ok()?;
-    let micros = fields.next()?.parse().ok()?;
-    let text = record[middle + 1..].split(|&byte| byte == b'\n').next()?;
+    let record = Record::parse(record)?;
+    let text = &record.text[..record.text.len().min(TEXT_LIMIT)];
     Some(Message {
-        number,
-        at: Duration::from_micros(micros),
-        level: LEVELS[priority & 7],
-        text: lines::visible(&text[..text.len().min(TEXT_LIMIT)]),
+        number: record.number,
+        at: record.at,
+        level: LEVELS[record.level() as usize],
+        text: lines::visible(text),
     })
 }
 

@@ -12,6 +12,7 @@
 
 pub mod batch;
 pub mod boots;
+mod copier;
 pub mod files;
 pub mod journal;
 pub mod kernel;

@@ -1,10 +1,10 @@
 //! The children that make and remove the namespaces of pods.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::{Machine, Role};
 use crate::supervise::event::{Event, Exit, PodId};
-use crate::{SELF, pod, sys};
+use crate::{children, pod, sys};
 
 impl Machine {
     /// Starts the child that makes the pod's namespaces; an event if there will be none.
@@ -81,14 +81,9 @@ impl Machine {
 
     /// What the child says of a failure goes where the machine's own words go.
     fn start_pod_child(&mut self, words: &[String], role: Role) -> Result<(), String> {
-        let child = Command::new(SELF)
-            .args(words)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
+        let mut command = children::command();
+        let pid = children::spawn(command.args(words).stderr(Stdio::inherit()))
             .map_err(|error| format!("cannot execute a child: {error}"))?;
-        let pid = i32::try_from(child.id()).expect("a process id fits an i32");
         self.children.insert(pid, role);
         Ok(())
     }
