@@ -241,6 +241,8 @@ pub(super) mod tests {
             member(3, &["shop", "cart"], &["default", "back"]),
             member(4, &["db"], &["back"]),
             member(5, &["alone"], &[]),
+            member(6, &["mail"], &["default"]),
+            member(7, &["news"], &["default"]),
         ];
         let gateway = (
             Ipv4Addr::new(10, 213, 0, 1),
