@@ -169,6 +169,27 @@ fn an_address_of_somebody_else_is_told_and_declined() {
 }
 
 #[test]
+fn an_address_that_somebody_claims_later_and_insists_on_is_declined() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let accept = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_accept";
+    net.spawn(&["sh", "-c", accept]).0.wait().unwrap();
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    // The address is announced when nobody has answered.
+    let neighbours = || net.server(&["neigh", "show", "10.7.0.50"]);
+    network::wait_until(neighbours, |seen| seen.contains("02:00:00:00:07:02"));
+    net.server(&["addr", "add", "10.7.0.50/24", "dev", "eth0"]);
+    // Each of its questions for another address claims its own.
+    let _ping = net.spawn(&["ping", "-I", "10.7.0.50", "10.7.0.99"]);
+    machine.wait_for("10.7.0.50 is the address of 02:00:00:00:07:01: declined");
+    server.wait_for(network::server::DECLINE);
+    machine.wait_for("lost uplink");
+}
+
+#[test]
 fn a_link_that_is_lost_and_back_has_its_lease_confirmed() {
     let Some((net, server)) = scripted() else {
         return;
@@ -334,6 +355,43 @@ fn routers_alone_give_addresses_and_name_servers() {
         default.is_some_and(|line| line.contains("proto ra metric 9")),
         "{routes}"
     );
+}
+
+#[test]
+fn an_address_by_dhcpv6_is_declined_confirmed_renewed_and_released() {
+    let Some(net) = Net::new() else { return };
+    let own_address = ["fd07::1/64", "dev", "eth0", "nodad"];
+    net.server(&[&["addr", "add"], &own_address[..]].concat());
+    // Every address of the range is somebody's, until one was declined.
+    let taken = ["fd07::100/128", "fd07::101/128"];
+    for address in taken {
+        net.server(&["addr", "add", address, "dev", "eth0", "nodad"]);
+    }
+    let leases = net.path("leases");
+    let lease_file = format!("--dhcp-leasefile={leases}");
+    let _dnsmasq = net.dnsmasq(&[
+        "--dhcp-range=fd07::100,fd07::101,64,2m",
+        "--enable-ra",
+        &lease_file,
+    ]);
+    let mut machine = Machine::start(&net, &uplink(""));
+    machine.wait_for("is somebody else's address: declined");
+    net.wait_for_log("DHCPDECLINE(eth0)");
+    for address in taken {
+        net.server(&["addr", "del", address, "dev", "eth0"]);
+    }
+    machine.wait_for("bound uplink eth0 fd07::10");
+    net.server(&["link", "set", "eth0", "down"]);
+    machine.wait_for("lost uplink");
+    net.server(&["link", "set", "eth0", "up"]);
+    net.server(&[&["addr", "add"], &own_address[..]].concat());
+    net.wait_for_log("DHCPCONFIRM(eth0)");
+    machine.wait_for("bound uplink eth0 fd07::10");
+    // Half of the shortest lease that dnsmasq grants has to pass.
+    net.wait_for_log("DHCPRENEW(eth0)");
+    assert!(net.machine(&["-6", "addr"]).contains("fd07::10"));
+    machine.end();
+    net.wait_for_log("DHCPRELEASE(eth0)");
 }
 
 #[test]

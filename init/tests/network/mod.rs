@@ -128,10 +128,17 @@ impl Net {
             "--bind-dynamic",
             "--user=root",
             "--no-ping",
-            "--log-facility=/dev/null",
             "--pid-file=",
         ];
-        self.spawn(&[&common[..], arguments].concat())
+        let log = format!("--log-facility={}", self.path("dnsmasq.log"));
+        self.spawn(&[&common[..], &[&log], arguments].concat())
+    }
+
+    /// Waits until dnsmasq has logged this.
+    pub fn wait_for_log(&self, text: &str) {
+        let path = self.path("dnsmasq.log");
+        let log = || fs::read_to_string(&path).unwrap_or_default();
+        wait_until(log, |log| log.contains(text));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use config::boot::{BootAddress, BootInterface, BootLink, BootRoute, Ipv6};
 use rustix::net::{RecvFlags, recv};
 
-use super::conflict::{Question, Step, show};
+use super::conflict::{Question, Step, Verdict, show};
 use super::dhcp4::{self, Dhcp4, On};
 use super::dhcp6::Dhcp6;
 use super::lease_file::LeaseFile;
@@ -43,7 +43,7 @@ struct Current {
     running: bool,
 }
 
-/// An address being asked for.
+/// An address being asked for, or defended.
 #[derive(Debug)]
 struct Asked {
     question: Question,
@@ -256,7 +256,11 @@ impl Port {
                 Err(error) => self.check(Err(format!("no DHCPv6: {error}"))),
             }
         }
-        let own: Vec<IpAddr> = self.spec.addresses.iter().map(|own| own.address).collect();
+        // Who has come to the network meanwhile may have an address of this machine's.
+        let leased = self.dhcp4.as_ref().and_then(Dhcp4::bound);
+        let leased = leased.map(|grant| IpAddr::from(grant.address));
+        let own = self.spec.addresses.iter().map(|own| own.address);
+        let own: Vec<IpAddr> = own.chain(leased).collect();
         for address in own {
             if let (IpAddr::V4(address), None) = (address, &self.tunnel) {
                 self.ask(address, now);
@@ -280,7 +284,7 @@ impl Port {
     fn ask(&mut self, address: Ipv4Addr, now: Duration) {
         let Some(link) = &self.link else { return };
         self.asked.retain(|asked| asked.address != address);
-        match packet::open_arp(link.index) {
+        match packet::open_arp(link.index, address, link.hardware) {
             Ok(socket) => self.asked.push(Asked {
                 question: Question::new(address, link.hardware, now),
                 socket,
@@ -334,19 +338,15 @@ impl Port {
         let Some(index) = self.index() else { return };
         let mut owned = Vec::new();
         self.asked.retain_mut(|asked| {
-            if let Some(owner) = asked.owner() {
+            if let Some(owner) = asked.receive(index, now) {
                 owned.push((asked.address, owner));
                 return false;
             }
-            match asked.question.tick(now) {
-                Step::Send(packet) => {
-                    // A link that cannot send now is asked again by the next packet.
-                    let _ = packet::send_arp(&asked.socket, index, &packet);
-                    true
-                }
-                Step::Wait => true,
-                Step::Done => false,
+            if let Step::Send(packet) = asked.question.tick(now) {
+                // A link that cannot send now is asked again by the next packet.
+                let _ = packet::send_arp(&asked.socket, index, &packet);
             }
+            true
         });
         for (address, owner) in owned {
             self.on_conflict(address, owner, netlink, now);
@@ -453,7 +453,7 @@ impl Port {
         let questions = self
             .asked
             .iter()
-            .map(|asked| asked.question.next_deadline());
+            .filter_map(|asked| asked.question.next_deadline());
         let clients = clients.into_iter().flatten().chain(questions);
         let always = [self.complain_at, self.advice.next_deadline()];
         let clients = clients.filter(|_| running);
@@ -513,7 +513,13 @@ impl Port {
         told.dns.extend(self.advice.dns().map(IpAddr::from));
         told.search.extend(self.advice.search().map(str::to_owned));
         if let Some(told6) = told6 {
-            told.dns.extend(told6.dns.iter().copied().map(IpAddr::from));
+            // Most networks tell the same ones in both ways.
+            let servers = told6.dns.iter().copied().map(IpAddr::from);
+            for server in servers {
+                if !told.dns.contains(&server) {
+                    told.dns.push(server);
+                }
+            }
             told.search.extend(told6.search.iter().cloned());
             told.ntp.extend(told6.ntp.iter().copied().map(IpAddr::from));
         }
@@ -522,13 +528,17 @@ impl Port {
 }
 
 impl Asked {
-    /// Whose address it is, if it is somebody else's.
-    fn owner(&self) -> Option<HardwareAddress> {
+    /// Defends the address; whose it is, if it is somebody else's.
+    fn receive(&mut self, index: u32, now: Duration) -> Option<HardwareAddress> {
         let mut packet = [0_u8; 64];
         for _ in 0..PACKETS_AT_ONCE {
             let (size, _) = recv(&self.socket, &mut packet[..], RecvFlags::empty()).ok()?;
-            if let Some(owner) = self.question.owner(&packet[..size]) {
-                return Some(owner);
+            match self.question.receive(&packet[..size], now) {
+                Verdict::Unconcerned => {}
+                Verdict::Defend(packet) => {
+                    let _ = packet::send_arp(&self.socket, index, &packet);
+                }
+                Verdict::Owned(owner) => return Some(owner),
             }
         }
         None
