@@ -96,12 +96,17 @@ impl Scripted {
         self.send(&reply(to, kind, address, seconds));
     }
 
-    /// Offers an address and grants it when it is asked for.
+    /// Offers an address to each who looks for one, and grants it when it is asked for.
     pub fn serve(&self, address: [u8; 4], seconds: u32) {
-        let discover = self.wait_for(DISCOVER);
-        self.answer(&discover, OFFER, address, seconds);
-        let request = self.wait_for(REQUEST);
-        self.answer(&request, ACK, address, seconds);
+        let mut packet = self.wait_for(DISCOVER);
+        while packet.kind != REQUEST {
+            // A client that missed an offer, as it may on a busy machine, looks again.
+            if packet.kind == DISCOVER {
+                self.answer(&packet, OFFER, address, seconds);
+            }
+            packet = self.next();
+        }
+        self.answer(&packet, ACK, address, seconds);
     }
 
     /// Sends bytes to everyone.
