@@ -8,7 +8,7 @@ const MOST: u32 = 64;
 /// Then so far apart.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A bucket of [`MOST`] that fills by one each [`PAUSE`].
+/// A bucket of `MOST` that fills by one each `PAUSE`.
 #[derive(Debug)]
 pub struct Pace {
     left: u32,
