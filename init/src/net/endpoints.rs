@@ -1,7 +1,6 @@
 //! What `attach` has to know of the workloads' links: a file that `fabric` writes once, a line an endpoint, so that no
 //! start of a workload reads the whole boot specification again.
 
-use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::path::Path;
 use config::boot::BootFabric;
 
 use super::netlink::link::HardwareAddress;
+use super::replace::replace;
 
 /// Where the file is.
 pub const ENDPOINTS: &str = "/run/coracle/net/endpoints";
@@ -95,12 +95,7 @@ pub fn find(text: &str, name: &str) -> Option<Endpoint> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(fabric: &BootFabric, path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let new = path.with_extension("new");
-    fs::write(&new, encode(fabric))?;
-    fs::rename(new, path)
+    replace(path, encode(fabric))
 }
 
 #[cfg(test)]

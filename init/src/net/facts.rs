@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::replace::replace;
+
 /// Where the file is.
 pub const FACTS: &str = "/run/coracle/net/facts.json";
 
@@ -42,12 +44,7 @@ impl Facts {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, path)
+        replace(path, serde_json::to_vec(self)?)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod domain_name;
 pub mod endpoints;
+mod entropy;
 pub mod fabric;
 pub mod facts;
 pub mod firewall;
@@ -18,6 +19,7 @@ pub mod netlink;
 pub mod ntp;
 #[cfg(test)]
 mod random;
+mod replace;
 pub mod resolver;
 pub mod uplink;
 

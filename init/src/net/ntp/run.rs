@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use config::boot::BOOT_SPEC_PATH;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::CapabilitySet;
 use rustix::time::Timespec;
 
@@ -18,6 +17,7 @@ use super::{DEFAULT_SERVER, PORT};
 use crate::clock::Record;
 use crate::console::now;
 use crate::net::confine::confine;
+use crate::net::entropy::random;
 use crate::net::facts::{FACTS, Facts};
 use crate::net::message::note;
 use crate::net::resolver::settings::{self, Spec};
@@ -224,7 +224,7 @@ impl<C: Clock> Driver<C> {
             return;
         };
         let socket = open(address, self.port);
-        let nonce = random_number();
+        let nonce = u64::from_ne_bytes(random());
         let request = self.client.sent(index, nonce, now(), self.clock.now());
         let sent = socket.and_then(|socket| socket.send(&request).map(|_| socket));
         self.sockets
@@ -271,11 +271,4 @@ fn open(address: IpAddr, port: u16) -> io::Result<UdpSocket> {
     socket.connect(SocketAddr::new(address, port))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
-}
-
-fn random_number() -> u64 {
-    let mut bytes = [0; 8];
-    let size = getrandom(&mut bytes, GetRandomFlags::empty());
-    assert_eq!(size, Ok(bytes.len()), "the kernel has random numbers");
-    u64::from_ne_bytes(bytes)
 }

@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::Timespec;
 
 use super::connection::{Connection, is_temporary};
 use super::forwarder::{Action, Client, Forwarder, Via};
 use super::socket::{self, Upstream};
 use crate::console::now;
+use crate::net::entropy::random;
 
 /// So many datagrams of one socket are taken in a turn.
 const SHARE: usize = 32;
@@ -369,8 +369,5 @@ impl Server {
 
 /// The number of a question. Without random numbers nothing is asked that could be answered by a forger.
 pub(super) fn random_number() -> u16 {
-    let mut bytes = [0; 2];
-    let size = getrandom(&mut bytes, GetRandomFlags::empty());
-    assert_eq!(size, Ok(bytes.len()), "the kernel has random numbers");
-    u16::from_ne_bytes(bytes)
+    u16::from_ne_bytes(random())
 }

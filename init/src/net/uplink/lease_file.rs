@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::conflict::show;
 use crate::net::dhcp::client::Known;
 use crate::net::netlink::link::HardwareAddress;
+use crate::net::replace::replace;
 
 /// The folder below the state's mount point.
 const FOLDER: &str = ".leases";
@@ -42,12 +43,7 @@ impl LeaseFile {
         if self.read(hardware) == Some(known) {
             return Ok(());
         }
-        if let Some(folder) = self.0.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let new = self.0.with_extension("new");
-        fs::write(&new, render(known, hardware))?;
-        fs::rename(new, &self.0)
+        replace(&self.0, render(known, hardware))
     }
 
     /// Forgets it.
