@@ -1,0 +1,107 @@
+//! Everything an image is made of, fetched and resolved: kernel, modules, boot loader, and for each workload its
+//! layers and its process. All I/O of a build but the writing happens here, so that the plan needs none.
+
+mod kernel;
+mod process;
+mod workload;
+
+use config::Diagnostic;
+use config::boot::{BootSecret, BootVolume};
+use config::manifest::Text;
+use config::spec::Workload;
+
+use crate::bundle::Process;
+use crate::cli::Choice;
+use crate::failure::Failure;
+use crate::lock::{LOCK_FILE, Lock};
+use crate::machine_file::MachineFile;
+use crate::progress::Progress;
+use crate::source::cache::Cache;
+use crate::source::drivers::DriverSets;
+use crate::source::efi::Efi;
+use crate::source::image::Layer;
+use crate::source::kernel::Kernel;
+use crate::source::modules::Module;
+
+/// A build's inputs.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Modules of the initrd, in load order.
+    pub initrd_modules: Vec<Module>,
+    /// Modules of the root, in load order, without those of the initrd.
+    pub root_modules: Vec<Module>,
+    /// Modules of the root that are loaded once the workloads run, without those above.
+    pub late_modules: Vec<Module>,
+    /// Modules that are loaded when a device asks for them.
+    pub drivers: DriverSets,
+    /// systemd-boot and the UKI's stub.
+    pub efi: Efi,
+    /// The workloads in start order.
+    pub workloads: Vec<WorkloadInput>,
+}
+
+/// A workload with all that its bundle needs.
+#[derive(Debug)]
+pub struct WorkloadInput {
+    /// What the file says of it.
+    pub workload: Workload,
+    /// Its layers, the lowest first, the file's own `files` on top.
+    pub layers: Vec<Layer>,
+    /// Its process.
+    pub process: Process,
+    /// Its volumes with their owners.
+    pub volumes: Vec<BootVolume>,
+    /// Its secrets with their owners.
+    pub secrets: Vec<BootSecret>,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+}
+
+/// Fetches and resolves everything the file names; what was chosen anew is pinned in `coracle.lock`.
+///
+/// # Errors
+/// The first input that cannot be had or does not fit, with its place in the file where it has one.
+pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Result<Inputs, Failure> {
+    let spec = &file.spec;
+    let cache = Cache::open(None)?;
+    let mut lock = Lock::open(&file.folder().join(LOCK_FILE), choice.update)?;
+    let sources = Sources {
+        file,
+        cache: &cache,
+        progress,
+    };
+    let kernel = sources.kernel(choice, &mut lock)?;
+    let modules = sources.modules(&kernel)?;
+    let efi = sources.efi(&mut lock)?;
+    let mut workloads = Vec::new();
+    for workload in &spec.workloads {
+        workloads.push(sources.workload(spec, workload, &mut lock)?);
+    }
+    lock.save()?;
+    Ok(Inputs {
+        kernel,
+        initrd_modules: modules.initrd,
+        root_modules: modules.root,
+        late_modules: modules.late,
+        drivers: modules.drivers,
+        efi,
+        workloads,
+    })
+}
+
+/// What every source needs.
+struct Sources<'a> {
+    file: &'a MachineFile,
+    cache: &'a Cache,
+    progress: &'a Progress,
+}
+
+impl Sources<'_> {
+    /// An error of an input at the place in the file that names it.
+    fn at(&self, text: &Text, error: impl Into<anyhow::Error>) -> Failure {
+        let message = format!("{:#}", error.into());
+        self.file.failed_at(Diagnostic::at(text.span(), message))
+    }
+}

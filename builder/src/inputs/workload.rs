@@ -1,0 +1,193 @@
+//! A workload's root: its image or its packages, the file's own `files` on top, and who owns what.
+
+use std::sync::Arc;
+
+use config::Diagnostic;
+use config::boot::{BootSecret, BootVolume};
+use config::manifest::Text;
+use config::spec::{File, FileContent, SECRETS_PATH, Source, Spec, Workload};
+
+use super::{Sources, WorkloadInput, process};
+use crate::bundle::VOLUMES_DIR;
+use crate::failure::Failure;
+use crate::identity::project_id;
+use crate::lock::Lock;
+use crate::overlay_files::file_layer;
+use crate::source::image::{Image, ImageConfig, Layer};
+use crate::source::user::{User, resolve_user};
+use crate::source::{debian, load};
+
+impl Sources<'_> {
+    pub(super) fn workload(
+        &self,
+        spec: &Spec,
+        workload: &Workload,
+        lock: &mut Lock,
+    ) -> Result<WorkloadInput, Failure> {
+        let mut image = match &workload.source {
+            Source::Image(reference) => load(
+                reference.get_ref(),
+                self.file.folder(),
+                self.cache,
+                self.progress,
+            )
+            .map_err(|error| self.at(reference, error))?,
+            Source::Debian(packages) => {
+                self.debian(packages.get_ref(), spec.debian_suite.as_deref(), lock)?
+            }
+        };
+        if let Some(layer) = self.files(workload, &image)? {
+            image.layers.push(layer);
+        }
+        let user = self.user(workload, &image)?;
+        Ok(WorkloadInput {
+            process: process::process(workload, &image, &user)?,
+            volumes: self.volumes(spec, workload, &image, &user)?,
+            secrets: secrets(workload, &user),
+            stop_signal: process::stop_signal(workload, &image),
+            workload: workload.clone(),
+            layers: image.layers,
+        })
+    }
+
+    /// A root of Debian packages, as an image of one layer that says nothing of how to run it.
+    fn debian(
+        &self,
+        packages: &[String],
+        suite: Option<&str>,
+        lock: &mut Lock,
+    ) -> Result<Image, Failure> {
+        let request = debian::request(packages, suite, false);
+        let pins = debian::resolve(&request, lock, self.cache, self.progress).map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            Failure::work_with_hint(error, hint)
+        })?;
+        let unpacked = debian::unpack(&pins, suite, self.cache, self.progress)?;
+        if !unpacked.uncovered.is_empty() {
+            self.progress.note(format!(
+                "note: nothing of a package is run; these have maintainer scripts that may do more: {}",
+                unpacked.uncovered.join(" ")
+            ));
+        }
+        let digest = format!("sha256:{}", unpacked.layer.id);
+        Ok(Image {
+            layers: vec![unpacked.layer],
+            config: ImageConfig::default(),
+            digest,
+        })
+    }
+
+    /// The layer of the file's own `files` and of the links to secrets at other places, if there are any.
+    fn files(&self, workload: &Workload, image: &Image) -> Result<Option<Layer>, Failure> {
+        let links = workload.secrets.iter().filter_map(link_to_secret);
+        let files: Vec<File> = workload.files.iter().cloned().chain(links).collect();
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let read = |text: &Text| {
+            let path = self.file.folder().join(text.get_ref());
+            std::fs::read(&path)
+                .map(Arc::from)
+                .map_err(|error| self.at(text, error))
+        };
+        let mut contents = Vec::new();
+        for file in &files {
+            contents.push(match &file.content {
+                FileContent::Host(text) => Some(read(text)?),
+                FileContent::Text(text) => Some(Arc::from(text.as_bytes())),
+                FileContent::Link(_) => None,
+            });
+        }
+        file_layer(image, &files, contents)
+            .map(Some)
+            .map_err(|error| {
+                Failure::work(
+                    anyhow::Error::new(error).context(format!("workload {}", workload.name)),
+                )
+            })
+    }
+
+    fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
+        match (&workload.user, &image.config.user) {
+            (Some(text), _) => self.named_user(text, image),
+            (None, Some(text)) if !text.is_empty() => resolve_user(image, text).map_err(|error| {
+                Failure::work(
+                    anyhow::Error::new(error)
+                        .context(format!("the image of workload {}", workload.name)),
+                )
+            }),
+            _ => resolve_user(image, "0").map_err(Failure::work),
+        }
+    }
+
+    /// A new volume takes the owner and mode of the image's own directory there, else those of the workload's user;
+    /// what the file says goes before both.
+    fn volumes(
+        &self,
+        spec: &Spec,
+        workload: &Workload,
+        image: &Image,
+        user: &User,
+    ) -> Result<Vec<BootVolume>, Failure> {
+        let volume = |volume: &config::spec::Volume| {
+            let directory = image
+                .find(&volume.path)
+                .filter(|(layer, id)| layer.tree.entries(*id).is_some())
+                .map(|(layer, id)| &layer.tree.inode(id).metadata);
+            let (mut uid, mut gid, mode) = directory.map_or((user.uid, user.gid, 0o755), |meta| {
+                (meta.uid, meta.gid, meta.mode)
+            });
+            if let Some(owner) = &volume.owner {
+                let owner = self.named_user(owner, image)?;
+                (uid, gid) = (owner.uid, owner.gid);
+            }
+            Ok(BootVolume {
+                path: format!("{VOLUMES_DIR}/{}", volume.name),
+                uid,
+                gid,
+                mode: u32::from(volume.mode.unwrap_or(mode)),
+                enforce: volume.owner.is_some() || volume.mode.is_some(),
+                read_only: volume.read_only,
+                project: project_id(&volume.name),
+                size: size_of_volume(spec, &volume.name),
+            })
+        };
+        workload.volumes.iter().map(volume).collect()
+    }
+
+    /// The user that a text of the file names.
+    fn named_user(&self, text: &Text, image: &Image) -> Result<User, Failure> {
+        resolve_user(image, text.get_ref()).map_err(|error| {
+            let message = format!("{:#}", anyhow::Error::new(error));
+            self.file.mistake(Diagnostic::at(text.span(), message))
+        })
+    }
+}
+
+/// What any workload says of the volume's size: those that share it need not repeat it.
+fn size_of_volume(spec: &Spec, name: &str) -> Option<u64> {
+    let volumes = spec.workloads.iter().flat_map(|w| &w.volumes);
+    volumes.filter(|v| v.name == name).find_map(|v| v.size)
+}
+
+/// A secret belongs to the user that the workload starts as. It lies on a tmpfs, whose ids no mount maps on every
+/// kernel, so its owner is who that user is on the machine.
+fn secrets(workload: &Workload, user: &User) -> Vec<BootSecret> {
+    let secret = |secret: &config::spec::Secret| BootSecret {
+        name: secret.name.clone(),
+        uid: workload.first_id.unwrap_or(0) + user.uid,
+        gid: workload.first_id.unwrap_or(0) + user.gid,
+        mode: secret.mode.into(),
+        optional: secret.optional,
+    };
+    workload.secrets.iter().map(secret).collect()
+}
+
+/// An optional secret that has not come leaves a link to nothing.
+fn link_to_secret(secret: &config::spec::Secret) -> Option<File> {
+    Some(File {
+        path: secret.path.clone()?,
+        content: FileContent::Link(format!("{SECRETS_PATH}/{}", secret.name)),
+        mode: 0o777,
+    })
+}
