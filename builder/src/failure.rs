@@ -3,16 +3,28 @@
 use std::error::Error;
 use std::io;
 
+use config::Diagnostics;
+
 use crate::lock::LockError;
+use crate::message::{Diagnostic, Message};
 use crate::source::debian::{DebianError, UnpackError};
 
 /// A command's failure; printed once, at the top.
 #[derive(Debug)]
 pub enum Failure {
+    /// Mistakes in the machine's file, or failures at what it names, each with its place.
+    File {
+        /// The file, as the user named it.
+        file: String,
+        /// What it says.
+        text: String,
+        /// What is wrong.
+        mistakes: Diagnostics,
+        /// The exit code: 2 where the file is wrong, 1 where what it names is.
+        code: u8,
+    },
     /// The command line or the machine's file is wrong: exit code 2. The text is whole, with its hints.
     Input(String),
-    /// The work failed at something that the machine's file names: exit code 1. The text is whole.
-    Named(String),
     /// The work failed: exit code 1.
     Work {
         /// The cause, with its own causes.
@@ -41,15 +53,53 @@ impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::File { code, .. } => *code,
             Self::Input(_) => 2,
-            Self::Named(_) | Self::Work { .. } => 1,
+            Self::Work { .. } => 1,
+        }
+    }
+
+    /// What went wrong, for programs; all mistakes of the file.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        match self {
+            Self::File {
+                file,
+                text,
+                mistakes,
+                ..
+            } => {
+                let mistakes = mistakes.0.iter();
+                mistakes
+                    .map(|mistake| placed(file, text, mistake))
+                    .collect()
+            }
+            Self::Input(text) => vec![split_text(text)],
+            Self::Work { error, hint } => vec![Diagnostic {
+                level: "error",
+                message: chain(error.as_ref()),
+                hint: hint.clone(),
+                ..Diagnostic::default()
+            }],
+        }
+    }
+
+    /// Tells it as messages.
+    pub fn send(&self) {
+        for diagnostic in self.diagnostics() {
+            Message::Diagnostic(diagnostic).send();
         }
     }
 
     /// The text for standard error, with a newline at its end.
     pub fn render(&self) -> String {
         match self {
-            Self::Input(text) | Self::Named(text) => format!("{}\n", text.trim_end()),
+            Self::File {
+                file,
+                text,
+                mistakes,
+                ..
+            } => format!("{}\n", mistakes.render(file, text).trim_end()),
+            Self::Input(text) => format!("{}\n", text.trim_end()),
             Self::Work { error, hint } => {
                 let mut text = format!("error: {}\n", chain(error.as_ref()));
                 if let Some(hint) = hint {
@@ -58,6 +108,38 @@ impl Failure {
                 text
             }
         }
+    }
+}
+
+/// A text of errors and hints, as diagnostics without a place.
+fn split_text(text: &str) -> Diagnostic {
+    let mut message = Vec::new();
+    let mut hint = Vec::new();
+    for line in text.trim_end().lines() {
+        match line.strip_prefix("hint: ") {
+            Some(line) => hint.push(line),
+            None => message.push(line.strip_prefix("error: ").unwrap_or(line)),
+        }
+    }
+    Diagnostic {
+        level: "error",
+        message: message.join("\n"),
+        hint: (!hint.is_empty()).then(|| hint.join("\n")),
+        ..Diagnostic::default()
+    }
+}
+
+/// A mistake of the machine's file.
+fn placed(file: &str, text: &str, mistake: &config::Diagnostic) -> Diagnostic {
+    let place = mistake.place(text);
+    Diagnostic {
+        level: "error",
+        message: mistake.message.clone(),
+        hint: mistake.hint.clone(),
+        file: Some(file.to_owned()),
+        line: place.map(|(line, _)| line),
+        column: place.map(|(_, column)| column),
+        span: mistake.span.as_ref().map(|span| (span.start, span.end)),
     }
 }
 
@@ -141,6 +223,36 @@ mod tests {
             "error: cannot write a.img: disk full\n\nhint: make room\n"
         );
         assert_eq!(failure.exit_code(), 1);
+    }
+
+    #[test]
+    fn programs_get_each_mistake_with_its_place() {
+        let mistakes = Diagnostics(vec![
+            config::Diagnostic::at(13..16, "no such key").hint("remove it"),
+            config::Diagnostic {
+                span: None,
+                message: "`name` is missing".to_owned(),
+                hint: None,
+            },
+        ]);
+        let failure = Failure::File {
+            file: "os.toml".to_owned(),
+            text: "name = \"ä\"\nkye = 1\n".to_owned(),
+            mistakes,
+            code: 2,
+        };
+        let [first, second] = &failure.diagnostics()[..] else {
+            panic!("two mistakes");
+        };
+        assert_eq!((first.line, first.column), (Some(2), Some(2)));
+        assert_eq!(first.hint.as_deref(), Some("remove it"));
+        assert_eq!((second.line, second.span), (None, None));
+        let failure = Failure::Input("error: -o x: no\nhint: another name\n".to_owned());
+        let [only] = &failure.diagnostics()[..] else {
+            panic!("one");
+        };
+        assert_eq!(only.message, "-o x: no");
+        assert_eq!(only.hint.as_deref(), Some("another name"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod image;
 pub mod inputs;
 pub mod lock;
 pub mod machine_file;
+pub mod message;
 pub mod output;
 pub mod overlay_files;
 pub mod plan;

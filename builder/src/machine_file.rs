@@ -28,10 +28,10 @@ impl MachineFile {
     /// Reads and validates a file, and checks that the files it refers to exist.
     ///
     /// # Errors
-    /// [`Failure::Input`] with every mistake rendered, or with the reason why the file cannot be read.
+    /// [`Failure::File`] with every mistake, or [`Failure::Input`] with the reason why the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let text = read(path)?;
-        let spec = config::parse(&text).map_err(|mistakes| rendered(path, &text, &mistakes))?;
+        let spec = config::parse(&text).map_err(|mistakes| rendered(path, &text, mistakes))?;
         let file = Self {
             path: path.to_owned(),
             spec,
@@ -41,7 +41,7 @@ impl MachineFile {
         if missing.is_empty() {
             Ok(file)
         } else {
-            Err(rendered(path, &file.text, &Diagnostics(missing)))
+            Err(rendered(path, &file.text, Diagnostics(missing)))
         }
     }
 
@@ -55,13 +55,23 @@ impl MachineFile {
 
     /// A failure at a place in the file.
     pub fn mistake(&self, diagnostic: Diagnostic) -> Failure {
-        rendered(&self.path, &self.text, &diagnostic.into())
+        rendered(&self.path, &self.text, diagnostic.into())
     }
 
     /// A failure of the work at what a place in the file names: the file may be right and the thing broken.
     pub fn failed_at(&self, diagnostic: Diagnostic) -> Failure {
         match self.mistake(diagnostic) {
-            Failure::Input(text) => Failure::Named(text),
+            Failure::File {
+                file,
+                text,
+                mistakes,
+                ..
+            } => Failure::File {
+                file,
+                text,
+                mistakes,
+                code: 1,
+            },
             other => other,
         }
     }
@@ -130,12 +140,17 @@ fn read(path: &Path) -> Result<String, Failure> {
         let span = at..at + '\u{fffd}'.len_utf8();
         let mistake = Diagnostic::at(span, format!("byte {at} is not UTF-8"))
             .hint("TOML is UTF-8: save the file in this encoding");
-        rendered(path, &text, &mistake.into())
+        rendered(path, &text, mistake.into())
     })
 }
 
-fn rendered(path: &Path, text: &str, mistakes: &Diagnostics) -> Failure {
-    Failure::Input(mistakes.render(&path.display().to_string(), text))
+fn rendered(path: &Path, text: &str, mistakes: Diagnostics) -> Failure {
+    Failure::File {
+        file: path.display().to_string(),
+        text: text.to_owned(),
+        mistakes,
+        code: 2,
+    }
 }
 
 #[cfg(test)]
@@ -151,9 +166,10 @@ mod tests {
             "name = \"a\"\n[workload.w]\nimage = \"oci:none:latest\"\n",
         )
         .unwrap();
-        let Err(Failure::Input(text)) = MachineFile::load(&path) else {
+        let Err(failure) = MachineFile::load(&path) else {
             panic!("accepted")
         };
+        let text = failure.render();
         assert!(
             text.contains("os.toml:3:9") && text.contains("no such file"),
             "{text}"
@@ -175,9 +191,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("os.toml");
         std::fs::write(&path, b"name = \"\xff\"").unwrap();
-        let Err(Failure::Input(text)) = MachineFile::load(&path) else {
+        let Err(failure) = MachineFile::load(&path) else {
             panic!("accepted")
         };
+        let text = failure.render();
         assert!(
             text.contains("byte 8 is not UTF-8") && text.contains("os.toml:1:9"),
             "{text}"

@@ -8,10 +8,16 @@ use builder::streams::tell;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match builder::commands::execute(Cli::parse()) {
+    let cli = Cli::parse();
+    let as_json = cli.command.tells_json();
+    match builder::commands::execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tell(&failure.render());
+            if as_json {
+                failure.send();
+            } else {
+                tell(&failure.render());
+            }
             ExitCode::from(failure.exit_code())
         }
     }

@@ -42,11 +42,23 @@ impl Diagnostic {
         self
     }
 
+    /// Where the offending part begins in `text`: line and column, both from 1; columns count characters.
+    pub fn place(&self, text: &str) -> Option<(usize, usize)> {
+        let start = floor_char(text, self.span.as_ref()?.start);
+        let before = &text[..start];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.matches('\n').count() + 1;
+        Some((line, before[line_start..].chars().count() + 1))
+    }
+
     /// The text for a terminal: message, `file:line:column`, the line with the offending part marked, the hint.
     pub fn render(&self, file: &str, text: &str) -> String {
         let mut out = format!("error: {}\n", plain_message(&self.message));
         match &self.span {
-            Some(span) => render_excerpt(&mut out, file, text, span),
+            Some(span) => {
+                let place = self.place(text).unwrap_or((1, 1));
+                render_excerpt(&mut out, file, text, span, place);
+            }
             None => writeln!(out, " --> {file}").unwrap_or_default(),
         }
         if let Some(hint) = &self.hint {
@@ -57,13 +69,17 @@ impl Diagnostic {
 }
 
 /// Writes the place and the marked line; columns count characters from 1.
-fn render_excerpt(out: &mut String, file: &str, text: &str, span: &Range<usize>) {
+fn render_excerpt(
+    out: &mut String,
+    file: &str,
+    text: &str,
+    span: &Range<usize>,
+    (number, column): (usize, usize),
+) {
     let start = floor_char(text, span.start);
     let end = floor_char(text, span.end.max(span.start));
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line = text[line_start..].lines().next().unwrap_or_default();
-    let number = text[..line_start].matches('\n').count() + 1;
-    let column = text[line_start..start].chars().count() + 1;
     let end_in_line = end.min(line_start + line.len()).max(start);
     let width = text[start..end_in_line].chars().count().max(1);
     let margin = " ".repeat(number.to_string().len());

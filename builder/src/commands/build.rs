@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::inputs;
 use crate::lock::LOCK_FILE;
 use crate::machine_file::MachineFile;
+use crate::message::{Message, Part};
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -31,7 +32,28 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
         written.table.disk_len >> 20,
         written.root_hash
     ));
+    if arguments.telling.json {
+        return give(&artifact(&target, &written).line());
+    }
     give(&format!("{}\n", target.display()))
+}
+
+/// The image as a message.
+fn artifact<'a>(target: &Path, written: &'a Written) -> Message<'a> {
+    let partitions = written.table.partitions.iter();
+    Message::Artifact {
+        path: target.display().to_string(),
+        format: "disk",
+        size: written.table.disk_len,
+        root_hash: &written.root_hash,
+        partitions: partitions
+            .map(|partition| Part {
+                name: &partition.name,
+                start: partition.start,
+                size: partition.len,
+            })
+            .collect(),
+    }
 }
 
 /// Refuses to write the image over the file that describes it, or over its lock.

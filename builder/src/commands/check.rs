@@ -1,7 +1,6 @@
 //! `coracle check`: the file is read and validated, and what it says is told.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 mod confinement;
 mod interfaces;
@@ -12,23 +11,30 @@ use config::boot::OnDamage;
 use config::ending::FailureAction;
 use config::spec::{HardwareProfile, KernelSource, SECRETS_PATH, Source, Spec, Workload};
 
+use crate::cli::Check;
 use crate::failure::Failure;
 use crate::firewall;
 use crate::machine_file::MachineFile;
-use crate::streams::show;
+use crate::message::Message;
+use crate::streams::{give, show};
 
 /// Checks a file and prints the machine, or its firewall.
 ///
 /// # Errors
 /// Every mistake in the file.
-pub(super) fn check(file: &Path, firewall: bool) -> Result<(), Failure> {
-    let file = MachineFile::load(file)?;
-    if firewall {
+pub(super) fn check(arguments: &Check) -> Result<(), Failure> {
+    let file = MachineFile::load(&arguments.file)?;
+    let text = if arguments.firewall {
         let ruleset = firewall::compile(&file.spec);
         let none = "# This machine has no firewall: it lets all in, and no workload has a network of its own.\n";
-        return show(&ruleset.map_or_else(|| none.to_owned(), |ruleset| ruleset.text()));
+        ruleset.map_or_else(|| none.to_owned(), |ruleset| ruleset.text())
+    } else {
+        describe(&file.spec)
+    };
+    if arguments.telling.json {
+        return give(&Message::Machine { text: &text }.line());
     }
-    show(&describe(&file.spec))
+    show(&text)
 }
 
 fn hardware(spec: &Spec) -> String {
@@ -148,6 +154,7 @@ fn describe_workload(out: &mut String, spec: &Spec, workload: &Workload) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn examples() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")

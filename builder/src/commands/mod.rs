@@ -18,16 +18,16 @@ use crate::progress::Progress;
 /// # Errors
 /// The command's failure, to be rendered once.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
-    let progress = if cli.quiet {
-        Progress::silent()
-    } else {
-        Progress::stderr()
+    let progress = match (cli.command.tells_json(), cli.quiet) {
+        (true, false) => Progress::messages(),
+        (false, false) => Progress::stderr(),
+        (_, true) => Progress::silent(),
     };
     match cli.command {
-        Command::Check { file, firewall } => check::check(&file, firewall),
+        Command::Check(arguments) => check::check(&arguments),
         Command::Build(arguments) => build::build(&arguments, &progress),
         Command::Run(arguments) => run::run(&arguments, &progress),
         Command::Logs(arguments) => logs::logs(&arguments),
-        Command::Inspect { disk, json } => inspect::inspect(&disk, json),
+        Command::Inspect(arguments) => inspect::inspect(&arguments.disk, arguments.json),
     }
 }

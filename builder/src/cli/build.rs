@@ -1,0 +1,58 @@
+//! What a build is told: which machine, where to, and how its inputs are chosen.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use config::manifest::Text;
+use config::value;
+
+use super::Telling;
+
+/// How a machine's inputs are chosen.
+#[derive(Debug, Clone, Args)]
+pub struct Choice {
+    /// Take the kernel from this Debian package instead of the file's.
+    #[arg(long, value_name = "NAME", value_parser = parse_package)]
+    pub kernel_package: Option<String>,
+    /// Choose the newest versions anew and pin them in coracle.lock.
+    #[arg(long)]
+    pub update: bool,
+}
+
+/// `coracle build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The machine's file.
+    pub file: PathBuf,
+    /// The image to write [default: NAME.img in this folder].
+    #[arg(long, short, value_name = "DISK.img")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it as help")]
+    pub choice: Choice,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it as help")]
+    pub telling: Telling,
+}
+
+fn parse_package(text: &str) -> Result<String, String> {
+    let text = Text::new(0..text.len(), text.to_owned());
+    value::package(&text).map_err(|mistake| match mistake.hint {
+        Some(hint) => format!("{}: {hint}", mistake.message),
+        None => mistake.message,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_names_are_checked() {
+        assert!(parse_package("linux-image-amd64").is_ok());
+        for bad in ["", "Bad Name", "-oDir=x", "bash-"] {
+            let mistake = parse_package(bad).unwrap_err();
+            assert!(mistake.contains("is no Debian package name"), "{mistake}");
+        }
+    }
+}
