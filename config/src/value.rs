@@ -264,7 +264,7 @@ pub fn http_target(text: &Text) -> Parsed<HttpTarget> {
 }
 
 /// The transports of [`image_reference`].
-pub const TRANSPORTS: [&str; 4] = ["oci", "oci-archive", "docker-archive", "dir"];
+pub const TRANSPORTS: [&str; 5] = ["oci", "oci-archive", "docker-archive", "aci", "dir"];
 
 /// An image reference `TRANSPORT:PATH[:TAG]`; only the transport is judged here.
 ///
@@ -287,7 +287,7 @@ pub fn image_reference(text: &Text) -> Parsed<String> {
     {
         suggest(transport, TRANSPORTS)
     } else {
-        "write oci:DIR, oci-archive:FILE, docker-archive:FILE or dir:DIR; an image in a registry is copied first, as \
+        "write oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE or dir:DIR; an image in a registry is copied first, as \
          with `skopeo copy docker://NAME oci:DIR`"
             .to_owned()
     };
@@ -453,6 +453,7 @@ mod tests {
             "oci:images/redis",
             "oci-archive:/a.tar:latest",
             "docker-archive:a",
+            "aci:app.aci,base.aci",
             "dir:.",
         ] {
             assert!(image_reference(&text(good)).is_ok(), "{good}");

@@ -2,6 +2,7 @@
 //! layers and its process. All I/O of a build but the writing happens here, so that the plan needs none.
 
 mod kernel;
+mod limits;
 mod process;
 mod workload;
 

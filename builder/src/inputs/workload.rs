@@ -7,7 +7,7 @@ use config::boot::{BootSecret, BootVolume};
 use config::manifest::Text;
 use config::spec::{File, FileContent, SECRETS_PATH, Source, Spec, Workload};
 
-use super::{Sources, WorkloadInput, process};
+use super::{Sources, WorkloadInput, limits, process};
 use crate::bundle::VOLUMES_DIR;
 use crate::failure::Failure;
 use crate::identity::project_id;
@@ -40,12 +40,16 @@ impl Sources<'_> {
             image.layers.push(layer);
         }
         let user = self.user(workload, &image)?;
+        let (workload, beyond) = limits::limited(workload, &image.config.limits, user.uid);
+        if let Some(beyond) = beyond {
+            self.progress.note(beyond);
+        }
         Ok(WorkloadInput {
-            process: process::process(workload, &image, &user)?,
-            volumes: self.volumes(spec, workload, &image, &user)?,
-            secrets: secrets(workload, &user),
-            stop_signal: process::stop_signal(workload, &image),
-            workload: workload.clone(),
+            process: process::process(&workload, &image, &user)?,
+            volumes: self.volumes(spec, &workload, &image, &user)?,
+            secrets: secrets(&workload, &user),
+            stop_signal: process::stop_signal(&workload, &image),
+            workload,
             layers: image.layers,
         })
     }
@@ -110,12 +114,16 @@ impl Sources<'_> {
     fn user(&self, workload: &Workload, image: &Image) -> Result<User, Failure> {
         match (&workload.user, &image.config.user) {
             (Some(text), _) => self.named_user(text, image),
-            (None, Some(text)) if !text.is_empty() => resolve_user(image, text).map_err(|error| {
-                Failure::work(
-                    anyhow::Error::new(error)
-                        .context(format!("the image of workload {}", workload.name)),
-                )
-            }),
+            (None, Some(text)) if !text.is_empty() => {
+                let mut user = resolve_user(image, text).map_err(|error| {
+                    Failure::work(
+                        anyhow::Error::new(error)
+                            .context(format!("the image of workload {}", workload.name)),
+                    )
+                })?;
+                user.add_groups(&image.config.additional_gids);
+                Ok(user)
+            }
             _ => resolve_user(image, "0").map_err(Failure::work),
         }
     }

@@ -26,6 +26,8 @@ pub enum Compression {
     None,
     /// RFC 1952.
     Gzip,
+    /// The .bz2 format.
+    Bzip2,
     /// The .xz format.
     Xz,
     /// RFC 8878.
@@ -37,6 +39,7 @@ impl Compression {
     pub fn sniff(begin: &[u8]) -> Self {
         match begin {
             [0x1f, 0x8b, ..] => Self::Gzip,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             // A skippable frame, as zstd:chunked layers may begin with.
@@ -50,6 +53,9 @@ impl Compression {
         match self {
             Self::None => Box::new(inner),
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(
+                BufReader::with_capacity(1 << 16, inner),
+            )),
+            Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(
                 BufReader::with_capacity(1 << 16, inner),
             )),
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(

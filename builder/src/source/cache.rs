@@ -39,6 +39,8 @@ pub enum CacheKind {
     Blob,
     /// A decompressed layer (tar), by its diff id.
     Layer,
+    /// A decompressed App Container image (tar), by the SHA-256 of its file.
+    AppImage,
     /// The decompressed `data.tar` of a Debian package, by the package's SHA-256.
     PackageData,
     /// The decompressed `control.tar` of a Debian package, by the package's SHA-256.
@@ -54,6 +56,7 @@ impl CacheKind {
         match self {
             Self::Blob => "blob",
             Self::Layer => "layer",
+            Self::AppImage => "aci",
             Self::PackageData => "deb-data",
             Self::PackageControl => "deb-control",
             Self::Sparse => "sparse",

@@ -78,6 +78,49 @@ pub struct ImageConfig {
     pub exposed_ports: BTreeSet<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Groups beside that of the user; only App Container images name any.
+    pub additional_gids: Vec<u32>,
+    /// What it limits itself to.
+    pub limits: ImageLimits,
+}
+
+/// What an image limits itself to, unless the machine's file says otherwise; only App Container images do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// The memory limit in bytes.
+    pub memory: Option<u64>,
+    /// The processor limit in thousandths of one processor.
+    pub cpu_millis: Option<u64>,
+    /// Which of the default capabilities it can do without.
+    pub capabilities: Option<CapabilityLimit>,
+}
+
+/// Which of the default capabilities an image keeps; it never gets more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CapabilityLimit {
+    /// These alone, by full name.
+    Retain(Vec<String>),
+    /// All but these.
+    Remove(Vec<String>),
+}
+
+impl CapabilityLimit {
+    /// What is left of the default, and what the image asks for beyond it.
+    pub fn narrow(&self, default: Vec<String>) -> (Vec<String>, Vec<String>) {
+        match self {
+            Self::Remove(list) => {
+                let left = default.into_iter().filter(|one| !list.contains(one));
+                (left.collect(), Vec::new())
+            }
+            Self::Retain(list) => {
+                let (left, beyond) = list
+                    .iter()
+                    .cloned()
+                    .partition(|one: &String| default.contains(one));
+                (left, beyond)
+            }
+        }
+    }
 }
 
 impl Image {

@@ -126,6 +126,8 @@ fn copy_segments(tar: &File, mut at: u64, segments: &[(u64, u64)], to: &File) ->
 pub(super) enum Dialect {
     /// OCI layers: whiteouts have a meaning, a directory replaces a symbolic link.
     Layer,
+    /// App Container images: no whiteouts, all below a folder `rootfs`, and nothing stands twice.
+    AppImage,
     /// Debian packages: no whiteouts, and a directory that is already there stays as it is, also behind a link.
     Package,
 }
@@ -271,6 +273,12 @@ impl LayerBuilder {
         content: Content,
     ) -> Result<(), LayerError> {
         let there = self.tree.child(parent, name);
+        if let (Dialect::AppImage, Some(id)) = (self.dialect, there) {
+            let described = !self.implied.contains(&id);
+            if described || entry.kind != EntryKind::Directory {
+                return Err(self.refuse(entry, "it stands twice"));
+            }
+        }
         let kind = match &entry.kind {
             EntryKind::Directory => {
                 match there {
@@ -346,7 +354,13 @@ impl LayerBuilder {
             };
             return Err(self.escape(entry, reason));
         }
-        Ok(components)
+        if self.dialect != Dialect::AppImage {
+            return Ok(components);
+        }
+        match components.split_first() {
+            Some((&b"rootfs", inside)) => Ok(inside.to_vec()),
+            _ => Err(self.escape(entry, "it is not below `rootfs`")),
+        }
     }
 
     /// The directory at `parents`, symbolic links resolved inside the layer, missing directories made.

@@ -1,8 +1,9 @@
-//! Everything that comes into an image: container images, Debian packages, kernels, boot loaders.
+//! Everything that comes into an image: container images (OCI, Docker, App Container), Debian packages, kernels, boot loaders.
 //!
 //! Each source yields values (trees, contents as ranges of cached files); none writes an image. What comes from
 //! outside is checked by digest where there is one, and refused by name where it is broken.
 
+pub mod aci;
 pub mod blob;
 pub mod cache;
 pub mod debian;
@@ -57,6 +58,15 @@ pub enum SourceError {
         #[source]
         source: Box<oci::OciError>,
     },
+    /// The App Container image is broken or refused.
+    #[error("image {reference:?}")]
+    Aci {
+        /// The reference as written.
+        reference: String,
+        /// Why.
+        #[source]
+        source: Box<aci::AciError>,
+    },
     /// The directory cannot be read.
     #[error("image {reference:?}")]
     Dir {
@@ -68,8 +78,8 @@ pub enum SourceError {
     },
 }
 
-/// Reads the image that a reference names: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]` or
-/// `dir:DIR`; relative paths start at `base`.
+/// Reads the image that a reference names: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`,
+/// `aci:FILE[,DEPENDENCY…]` or `dir:DIR`; relative paths start at `base`.
 ///
 /// # Errors
 /// [`SourceError`], with the reference as it was written.
@@ -109,6 +119,16 @@ pub fn load(
                 source,
             })
         }
+        "aci" => {
+            let files = split_files(base, rest);
+            if let Some(path) = files.iter().find(|path| !path.exists()) {
+                return Err(missing(path.clone()));
+            }
+            aci::load(&files, cache, progress).map_err(|source| SourceError::Aci {
+                reference: reference.to_owned(),
+                source: Box::new(source),
+            })
+        }
         "oci" | "oci-archive" | "docker-archive" => {
             let (path, tag) = split_tag(base, rest).map_err(missing)?;
             let tag = tag.as_deref();
@@ -120,7 +140,7 @@ pub fn load(
             .map_err(oci)
         }
         other => Err(bad(format!(
-            "{other:?} is none of oci, oci-archive, docker-archive, dir"
+            "{other:?} is none of oci, oci-archive, docker-archive, aci, dir"
         ))),
     }
 }
@@ -129,9 +149,24 @@ pub fn load(
 pub fn referenced_path(reference: &str, base: &Path) -> PathBuf {
     match reference.split_once(':') {
         Some(("dir", path)) => base.join(path),
+        Some(("aci", rest)) => {
+            let mut files = split_files(base, rest);
+            let missing = files.iter().position(|path| !path.exists()).unwrap_or(0);
+            files.swap_remove(missing)
+        }
         Some((_, rest)) => split_tag(base, rest).map_or_else(|missing| missing, |(path, _)| path),
         None => base.join(reference),
     }
+}
+
+/// An App Container image's file and those of its dependencies; a path that exists may have commas itself. There is
+/// always one at least.
+fn split_files(base: &Path, rest: &str) -> Vec<PathBuf> {
+    let whole = base.join(rest);
+    if whole.exists() {
+        return vec![whole];
+    }
+    rest.split(',').map(|file| base.join(file)).collect()
 }
 
 /// Both a path and a tag may have colons: the shortest part that exists is the path.

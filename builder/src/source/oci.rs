@@ -531,6 +531,7 @@ impl ConfigFile {
                 .into_keys()
                 .collect(),
             labels: config.labels.unwrap_or_default(),
+            ..ImageConfig::default()
         }
     }
 }

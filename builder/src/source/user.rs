@@ -55,6 +55,17 @@ pub struct User {
     pub home: Option<String>,
 }
 
+impl User {
+    /// Adds groups that need no name.
+    pub fn add_groups(&mut self, gids: &[u32]) {
+        let own = self.gid;
+        self.additional_gids
+            .extend(gids.iter().copied().filter(|gid| *gid != own));
+        self.additional_gids.sort_unstable();
+        self.additional_gids.dedup();
+    }
+}
+
 struct Account {
     name: String,
     uid: u32,
