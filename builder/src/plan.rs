@@ -105,7 +105,8 @@ impl Plan {
         let os_release = os_release(spec);
         let boot_spec = boot_spec(spec, &inputs, epoch);
         let mut root = base_root(&os_release)?;
-        for module in inputs.root_modules.iter().chain(&inputs.late_modules) {
+        let late_modules = inputs.late_modules.iter().chain(&inputs.spare_modules);
+        for module in inputs.root_modules.iter().chain(late_modules) {
             root.put_file(
                 &module_path(module, MODULES_DIR),
                 0o644,
@@ -238,7 +239,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
             .watchdog_timeout
             .map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)),
         interfaces: spec.interfaces.clone(),
-        fabric: boot_fabric(spec),
+        fabric: boot_fabric(spec, paths(&inputs.spare_modules)),
         pods: spec
             .pods
             .iter()
@@ -264,7 +265,7 @@ fn boot_spec(spec: &Spec, inputs: &Inputs, epoch: i64) -> BootSpec {
 }
 
 /// Its modules are the initrd's, so nothing of it is read through dm-verity but the messages.
-fn boot_fabric(spec: &Spec) -> Option<BootFabric> {
+fn boot_fabric(spec: &Spec, spare_modules: Vec<String>) -> Option<BootFabric> {
     firewall::compile(spec)?;
     let fabric = &spec.fabric;
     let endpoint = |endpoint: &Endpoint| BootEndpoint {
@@ -286,6 +287,7 @@ fn boot_fabric(spec: &Spec) -> Option<BootFabric> {
         pool6: (pool6, fabric.pool6.length),
         firewall: FIREWALL_PATH.to_owned(),
         modules: Vec::new(),
+        spare_modules,
         endpoints: fabric.endpoints.iter().map(endpoint).collect(),
         resolver: !fabric.endpoints.is_empty(),
     })

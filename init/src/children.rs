@@ -7,7 +7,7 @@ use crate::SELF;
 use crate::boot_times;
 use crate::log;
 use crate::modules::modprobe;
-use crate::net::{attach, fabric, ntp, resolver, uplink};
+use crate::net::{attach, fabric, ntp, relief, resolver, uplink};
 use crate::pod;
 use crate::probe;
 use crate::state::keeper;
@@ -47,6 +47,7 @@ pub fn run(arguments: &[String]) -> i32 {
         Some((word, [])) if word == "fabric" => fabric::run(),
         Some((word, [name])) if word == "attach" => attach::run(name),
         Some((word, [])) if word == "uplink" => uplink::run(),
+        Some((word, [])) if word == "relieve" => relief::run(),
         Some((word, [])) if word == "ntp" => ntp::run::run(),
         Some((word, rest)) if word == "resolver" => resolver::run::run(rest),
         Some((word, rest)) if word == "probe" => probe::exec::run(rest),

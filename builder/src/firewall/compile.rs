@@ -56,6 +56,14 @@ pub fn modules(spec: &Spec) -> Vec<&'static str> {
     modules
 }
 
+/// What shows and changes the table of connections: loaded when it fills up, by workloads that are to be told apart.
+pub fn spare_modules(spec: &Spec) -> Vec<&'static str> {
+    if spec.fabric.endpoints.is_empty() {
+        return Vec::new();
+    }
+    vec!["nf_conntrack_netlink"]
+}
+
 /// Packets of workloads come from their own addresses. The machine's loopback addresses are the machine's alone: links of
 /// workloads route them (`route_localnet`), for published ports that are bound to one of them.
 fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
@@ -81,6 +89,7 @@ fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
             name: name.clone(),
             key: key.clone(),
             data: None,
+            expires: false,
             elements: endpoints
                 .iter()
                 .map(|e| Element {
@@ -146,6 +155,7 @@ fn add_exits(ruleset: &mut Ruleset, spec: &Spec) {
                 name,
                 key,
                 data: None,
+                expires: false,
                 elements,
             });
         }

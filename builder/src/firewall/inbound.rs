@@ -89,6 +89,7 @@ fn control(ruleset: &mut Ruleset, spec: &Spec) -> Vec<Rule> {
             name,
             key,
             data: None,
+            expires: false,
             elements: types.into_iter().map(element).collect(),
         });
     }
@@ -132,6 +133,7 @@ fn add_open_set(ruleset: &mut Ruleset, elements: Vec<Element>) {
             name: OPEN.to_owned(),
             key: vec![Field::Protocol, Field::Port],
             data: None,
+            expires: false,
             elements,
         });
     }
@@ -199,7 +201,7 @@ fn allowed(spec: &Spec, allow: &Allow) -> Vec<Rule> {
 fn add_from_workloads(ruleset: &mut Ruleset, spec: &Spec) {
     let fabric = &spec.fabric;
     let gateways = [fabric.gateway.into(), fabric.gateway6.into()];
-    let mut rules = Vec::new();
+    let mut rules: Vec<Rule> = reach::from_crowded().into();
     for gateway in gateways {
         for protocol in [Protocol::Udp, Protocol::Tcp] {
             let dns = Clause::Ports(protocol, DNS, DNS);

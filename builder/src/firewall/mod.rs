@@ -14,7 +14,7 @@ mod reach;
 mod ruleset;
 mod text;
 
-pub use compile::{compile, modules};
+pub use compile::{compile, modules, spare_modules};
 pub use ruleset::{
     Chain, Clause, Element, Family, Field, Hook, Rule, Ruleset, Set, Side, Statement, Value,
 };

@@ -13,7 +13,7 @@ use super::ruleset::{
     Chain, Clause, Element, Family, Field, Hook, Rule, Ruleset, Set, Side, Statement, Value,
 };
 
-const TABLE: &str = "coracle";
+const TABLE: &str = config::boot::FIREWALL_TABLE;
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
@@ -148,11 +148,15 @@ impl Message {
 
 fn add_set(batch: &mut Batch, set: &Set, at: usize) {
     const NFT_SET_MAP: u32 = 0x8;
+    const NFT_SET_TIMEOUT: u32 = 0x10;
     const NFT_SET_CONCAT: u32 = 0x80;
     let id = u32::try_from(at + 1).expect("sets are few");
     let mut flags = 0;
     if set.data.is_some() {
         flags |= NFT_SET_MAP;
+    }
+    if set.expires {
+        flags |= NFT_SET_TIMEOUT;
     }
     if set.key.len() > 1 {
         flags |= NFT_SET_CONCAT;

@@ -49,6 +49,7 @@ pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
                 name,
                 key,
                 data: Some(family),
+                expires: false,
                 elements,
             });
         }

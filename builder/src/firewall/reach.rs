@@ -1,7 +1,7 @@
 //! Who reaches whom through the machine.
 
 use config::Spec;
-use config::boot::{ENDPOINT_GROUP, Protocol};
+use config::boot::{CROWDED_SETS, ENDPOINT_GROUP, Protocol};
 use config::network::{Endpoint, Reach};
 
 use super::compile::{MOST_EXPANDED, address, from_workloads, rule, to_workloads};
@@ -32,6 +32,9 @@ pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
         rule([Clause::Established], Statement::Accept),
         rule([Clause::Invalid], Statement::Drop),
     ]);
+    add_crowded(ruleset);
+    rules.extend(from_crowded());
+    rules.extend(crowded(to_workloads(), Field::Destination));
     let mut from_outside = vec![rule(
         [Clause::Translated, to_workloads()],
         Statement::Accept,
@@ -89,6 +92,37 @@ pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
     });
 }
 
+/// Nothing new comes from a workload that holds too much of the table of connections.
+pub(super) fn from_crowded() -> [Rule; 2] {
+    crowded(from_workloads(), Field::Source)
+}
+
+fn crowded(by: Clause, end: fn(Family) -> Field) -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let set = crowded_set(family).to_owned();
+        let is_crowded = Clause::In(vec![end(family)], set, true);
+        rule([by.clone(), is_crowded], Statement::Drop)
+    })
+}
+
+/// init puts them there.
+fn add_crowded(ruleset: &mut Ruleset) {
+    ruleset.sets.extend(Family::BOTH.map(|family| Set {
+        name: crowded_set(family).to_owned(),
+        key: vec![Field::Source(family)],
+        data: None,
+        expires: true,
+        elements: Vec::new(),
+    }));
+}
+
+const fn crowded_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => CROWDED_SETS[0],
+        Family::V6 => CROWDED_SETS[1],
+    }
+}
+
 /// The set of [`INSIDE`].
 pub(super) fn add_inside(ruleset: &mut Ruleset, spec: &Spec) {
     let fabric = &spec.fabric;
@@ -119,6 +153,7 @@ pub(super) fn of_machine(ruleset: &mut Ruleset, spec: &Spec) -> Vec<Rule> {
                     name,
                     key,
                     data: None,
+                    expires: false,
                     elements,
                 });
             }
@@ -162,6 +197,7 @@ fn add_endpoint_set(
         name: family.named(name),
         key: vec![Field::Source(family)],
         data: None,
+        expires: false,
         elements,
     });
 }
@@ -236,6 +272,7 @@ fn narrowed_rules(ruleset: &mut Ruleset, spec: &Spec, family: Family) -> Vec<Rul
             name,
             key,
             data: None,
+            expires: false,
             elements,
         });
     }

@@ -23,6 +23,8 @@ pub struct Set {
     pub key: Vec<Field>,
     /// What its keys lead to: an address and a port.
     pub data: Option<Family>,
+    /// What is added while the machine runs is gone again after a time that is said then.
+    pub expires: bool,
     /// What is in it; each key once.
     pub elements: Vec<Element>,
 }

@@ -34,6 +34,9 @@ fn write_set(out: &mut String, set: &Set) {
         Some(Family::V6) => " : ipv6_addr . inet_service",
     };
     let _ = writeln!(out, "    {kind} {} {{\n        type {key}{data}", set.name);
+    if set.expires {
+        out.push_str("        flags timeout\n");
+    }
     if !set.elements.is_empty() {
         let elements: Vec<String> = set.elements.iter().map(element).collect();
         let _ = writeln!(

@@ -53,6 +53,7 @@ pub(super) struct StagedModules {
     pub(super) initrd: Vec<Module>,
     pub(super) root: Vec<Module>,
     pub(super) late: Vec<Module>,
+    pub(super) spare: Vec<Module>,
     pub(super) drivers: DriverSets,
 }
 
@@ -122,6 +123,7 @@ impl Sources<'_> {
                 .collect::<Vec<_>>(),
             names(&spec.extra_modules).collect(),
             LATE_MODULES.into_iter().chain(efi_variables).collect(),
+            firewall::spare_modules(spec),
         ];
         let mut loaded: BTreeSet<String> = BTreeSet::new();
         let mut resolved = Vec::new();
@@ -142,6 +144,7 @@ impl Sources<'_> {
             initrd: next(),
             root: next(),
             late: next(),
+            spare: next(),
             drivers: DriverSets {
                 storage: prepare_drivers(drivers.storage, keep_signatures)?,
                 all: prepare_drivers(drivers.all, keep_signatures)?,

@@ -35,6 +35,8 @@ pub struct Inputs {
     pub root_modules: Vec<Module>,
     /// Modules of the root that are loaded once the workloads run, without those above.
     pub late_modules: Vec<Module>,
+    /// Modules of the root that are loaded when the table of connections fills up, without those above.
+    pub spare_modules: Vec<Module>,
     /// Modules that are loaded when a device asks for them.
     pub drivers: DriverSets,
     /// systemd-boot and the UKI's stub.
@@ -86,6 +88,7 @@ pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Resul
         initrd_modules: modules.initrd,
         root_modules: modules.root,
         late_modules: modules.late,
+        spare_modules: modules.spare,
         drivers: modules.drivers,
         efi,
         workloads,

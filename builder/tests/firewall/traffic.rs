@@ -317,3 +317,35 @@ fn nobody_outside_is_a_workload_or_its_router() {
 fn link<'a>(machine: &'a Machine, name: &str) -> &'a str {
     &machine.spec.fabric.endpoint(name).unwrap().link
 }
+
+#[test]
+fn nothing_new_comes_from_or_to_one_that_fills_the_table_of_connections() {
+    let machine = machine();
+    for v6 in [false, true] {
+        let of = |name| machine.address(name, v6);
+        let set = config::boot::CROWDED_SETS[usize::from(v6)];
+        let element = format!("{{ {} timeout 60s }}", of("web"));
+        let table = ["inet", config::boot::FIREWALL_TABLE];
+        let command = ["nft", "add", "element", table[0], table[1], set, &element];
+        machine.host.run(&command, None);
+        let outside = ip(OUTSIDE[usize::from(v6)]);
+        let own = ip(MACHINE[usize::from(v6)]);
+        check(
+            &machine,
+            vec![
+                ("web", outside, 80, Seen::Dropped),
+                ("web", of("db"), 5432, Seen::Dropped),
+                ("web", machine.gateway(v6), 53, Seen::Dropped),
+                ("db", of("web"), 81, Seen::Dropped),
+                ("outside", own, 8080, Seen::Dropped),
+                ("job", outside, 80, answer("outside", own)),
+                (
+                    "other",
+                    machine.gateway(v6),
+                    53,
+                    answer("machine", of("other")),
+                ),
+            ],
+        );
+    }
+}

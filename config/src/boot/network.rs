@@ -27,6 +27,12 @@ impl Network {
 /// The interface group (`IFLA_GROUP`) of the host sides of all workloads' links.
 pub const ENDPOINT_GROUP: u32 = 8;
 
+/// The firewall's table, of the family `inet`.
+pub const FIREWALL_TABLE: &str = "coracle";
+/// The firewall's sets, by IPv4 and IPv6, of the workloads that get no new connections for a while: the only ones in which
+/// something is put while the machine runs.
+pub const CROWDED_SETS: [&str; 2] = ["crowded4", "crowded6"];
+
 /// The firewall and the workloads' links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +49,8 @@ pub struct BootFabric {
     pub firewall: String,
     /// Absolute paths of the kernel modules that it needs, in load order.
     pub modules: Vec<String>,
+    /// The same of those by which the table of connections is read and changed: loaded when it fills up.
+    pub spare_modules: Vec<String>,
     /// The workloads and pods with a network of their own, in the order of the file; often none.
     pub endpoints: Vec<BootEndpoint>,
     /// A name server runs on the gateway addresses.

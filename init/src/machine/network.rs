@@ -5,12 +5,14 @@ use config::boot::BootCondition;
 use super::{Machine, Role, Source};
 use crate::console::now;
 use crate::net::helper::Task;
+use crate::net::relief;
 use crate::supervise::event::Exit;
 
 impl Machine {
     /// Starts those whose time it is.
     pub(super) fn start_network(&mut self) {
         let now = now();
+        self.network.look(now, relief::is_crowded);
         for index in self.network.due(now) {
             match self.network.start(index, now) {
                 Ok(pid) => {

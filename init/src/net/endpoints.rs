@@ -124,6 +124,7 @@ mod tests {
             pool6: ("fd00::".parse().unwrap(), 64),
             firewall: String::new(),
             modules: Vec::new(),
+            spare_modules: Vec::new(),
             endpoints: vec![endpoint("web-1", 9), endpoint("web", 7)],
             resolver: true,
         };

@@ -17,6 +17,7 @@ use super::message::note;
 use super::netlink::address::{Address, NO_DUPLICATE_CHECK};
 use super::netlink::message::Request;
 use super::netlink::{LOOPBACK_INDEX, Socket, has_ipv6, link, route};
+use super::relief;
 use super::resolver::run::RESOLV_CONF;
 use super::resolver::settings;
 use crate::describe;
@@ -55,7 +56,11 @@ pub fn run() -> i32 {
     }
 }
 
-fn read_fabric() -> Result<Option<BootFabric>, String> {
+/// What the machine's file says of it; `None`: it has no firewall.
+///
+/// # Errors
+/// In words.
+pub(super) fn read_fabric() -> Result<Option<BootFabric>, String> {
     let explain = |error: io::Error| format!("cannot read {BOOT_SPEC_PATH}: {error}");
     let bytes = fs::read(BOOT_SPEC_PATH).map_err(explain)?;
     let part: Part = serde_json::from_slice(&bytes).map_err(|error| explain(error.into()))?;
@@ -74,6 +79,11 @@ fn set_up(fabric: &BootFabric) -> Result<(), String> {
     firewall::load(messages).map_err(|error| format!("the firewall: {error}"))?;
     if fabric.endpoints.is_empty() {
         return Ok(());
+    }
+    if let Err(error) = relief::set_limits() {
+        note(format_args!(
+            "the table of connections stays as it is: {error}"
+        ));
     }
     forward()?;
     set_gateways(fabric).map_err(|error| format!("the workloads' router: {error}"))?;

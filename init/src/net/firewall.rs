@@ -4,15 +4,26 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use super::netlink::Socket;
-use super::netlink::message::{ACKNOWLEDGE, ERROR, HEADER_SIZE, answers};
+use super::netlink::message::{ACKNOWLEDGE, CREATE, ERROR, HEADER_SIZE, Request, answers};
 use super::netlink::socket::{Refused, refusal};
 
 /// `NFNL_MSG_BATCH_END`.
 const BATCH_END: u16 = 17;
 /// What the kernel accounts for a byte that is sent, at the most.
 const COST: usize = 4;
+
+/// `NFNL_MSG_BATCH_BEGIN`.
+const BATCH_BEGIN: u16 = 16;
+/// `NFNL_SUBSYS_NFTABLES`.
+const TABLES: u8 = 10;
+/// `NFT_MSG_NEWSETELEM`.
+const NEW_ELEMENTS: u16 = (TABLES as u16) << 8 | 12;
+/// `NFPROTO_INET`.
+const INET: u8 = 1;
 
 /// Why the firewall is not set up.
 #[derive(Debug)]
@@ -38,6 +49,45 @@ impl fmt::Display for Error {
             Self::Silent => f.write_str("the kernel does not say that it has it"),
         }
     }
+}
+
+/// Puts addresses into a set for some time.
+#[must_use]
+pub fn elements(
+    table: &str,
+    set: &str,
+    addresses: impl Iterator<Item = IpAddr>,
+    time: Duration,
+) -> Request {
+    const KEY: u16 = 1;
+    const TIMEOUT: u16 = 4;
+    let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut request = Request::new(NEW_ELEMENTS, CREATE, &[INET, 0, 0, 0]);
+    request.put_text(1, table).put_text(2, set);
+    request.nest(3, |list| {
+        for address in addresses {
+            list.nest(1, |element| {
+                element.nest(KEY, |key| {
+                    key.put_address(1, address);
+                });
+                element.put(TIMEOUT, &time.to_be_bytes());
+            });
+        }
+    });
+    request
+}
+
+/// One transaction of these, for [`load`].
+#[must_use]
+pub fn batch(requests: &[Request]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let frame = |kind| Request::new(kind, 0, &[0, 0, 0, TABLES]);
+    frame(BATCH_BEGIN).finish(0, 0, &mut bytes);
+    for request in requests {
+        request.finish(0, 0, &mut bytes);
+    }
+    frame(BATCH_END).finish(0, 0, &mut bytes);
+    bytes
 }
 
 /// Numbers the messages from 0 and has the last one before the end acknowledged, as the kernel acknowledges what is
@@ -89,9 +139,8 @@ pub fn load(mut bytes: Vec<u8>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::netlink::message::Request;
 
-    fn batch(kinds: &[u16]) -> Vec<u8> {
+    fn messages(kinds: &[u16]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for &kind in kinds {
             let mut request = Request::new(kind, 0, &[0; 4]);
@@ -103,7 +152,7 @@ mod tests {
 
     #[test]
     fn messages_are_numbered_and_the_last_one_is_acknowledged() {
-        let mut bytes = batch(&[16, 2560, 2563, BATCH_END]);
+        let mut bytes = messages(&[16, 2560, 2563, BATCH_END]);
         assert_eq!(prepare(&mut bytes).unwrap(), 2);
         let all: Vec<_> = answers(&bytes)
             .map(|answer| (answer.sequence, answer.flags & ACKNOWLEDGE != 0))
@@ -114,9 +163,9 @@ mod tests {
     #[test]
     fn a_torn_file_is_not_sent() {
         for kinds in [&[][..], &[16, 2560], &[BATCH_END]] {
-            assert!(matches!(prepare(&mut batch(kinds)), Err(Error::Torn)));
+            assert!(matches!(prepare(&mut messages(kinds)), Err(Error::Torn)));
         }
-        let mut bytes = batch(&[16, 2560, BATCH_END]);
+        let mut bytes = messages(&[16, 2560, BATCH_END]);
         let end = bytes.len() - 3;
         assert!(matches!(prepare(&mut bytes[..end]), Err(Error::Torn)));
         bytes.extend([1, 2, 3, 4]);

@@ -32,6 +32,8 @@ pub enum Task {
     Resolver,
     /// The clock.
     Ntp,
+    /// Makes room in the table of connections, and ends.
+    Relief,
 }
 
 impl Task {
@@ -43,13 +45,14 @@ impl Task {
             Self::Uplink => "uplink",
             Self::Resolver => "resolver",
             Self::Ntp => "ntp",
+            Self::Relief => "relieve",
         }
     }
 
     /// It ends when it is done.
     #[must_use]
     pub const fn is_once(self) -> bool {
-        matches!(self, Self::Fabric)
+        matches!(self, Self::Fabric | Self::Relief)
     }
 
     /// It reads [`super::facts`].
@@ -62,6 +65,16 @@ impl Task {
     #[must_use]
     pub const fn follows_fabric(self) -> bool {
         matches!(self, Self::Resolver)
+    }
+
+    /// It begins when there is a need, again and again.
+    #[must_use]
+    pub const fn is_on_demand(self) -> bool {
+        matches!(self, Self::Relief)
+    }
+
+    const fn is_at_once(self) -> bool {
+        !self.is_late() && !self.follows_fabric() && !self.is_on_demand()
     }
 
     /// No workload waits for it: it begins when the boot is over.
@@ -93,7 +106,7 @@ impl Helper {
             splitter: LineSplitter::default(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             started_at: Duration::ZERO,
-            start_at: (!task.is_late() && !task.follows_fabric()).then_some(Duration::ZERO),
+            start_at: task.is_at_once().then_some(Duration::ZERO),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod ntp;
 #[cfg(test)]
 mod random;
+pub mod relief;
 mod replace;
 pub mod resolver;
 pub mod uplink;
@@ -36,6 +37,7 @@ use crate::supervise::event::Exit;
 use crate::sys::{self, Stage};
 use helper::{Helper, Task};
 use message::Message;
+use relief::{LOOK, LOOK_AGAIN};
 
 /// Where the files that workloads mount are.
 pub const FILES: &str = "/run/coracle/etc";
@@ -50,6 +52,8 @@ pub struct Network {
     /// The interfaces that have an address, by their names in the file.
     bound: BTreeSet<String>,
     was_bound: bool,
+    /// When the table of connections is looked at next.
+    look_at: Option<Duration>,
 }
 
 impl Network {
@@ -60,6 +64,7 @@ impl Network {
             helpers: tasks(spec).into_iter().map(Helper::new).collect(),
             bound: BTreeSet::new(),
             was_bound: false,
+            look_at: None,
         }
     }
 
@@ -78,7 +83,8 @@ impl Network {
     /// When [`Network::due`] will have something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.helpers.iter().filter_map(Helper::start_at).min()
+        let starts = self.helpers.iter().filter_map(Helper::start_at);
+        starts.chain(self.look_at).min()
     }
 
     /// The children that are to be started now.
@@ -86,6 +92,18 @@ impl Network {
     pub fn due(&self, now: Duration) -> Vec<usize> {
         let is_due = |index: &usize| self.helpers[*index].start_at().is_some_and(|at| at <= now);
         (0..self.helpers.len()).filter(is_due).collect()
+    }
+
+    /// Has the table of connections relieved when it is nearly full; `is_crowded` tells.
+    pub fn look(&mut self, now: Duration, is_crowded: impl FnOnce() -> bool) {
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let is_crowded = is_crowded();
+        self.look_at = Some(now + if is_crowded { LOOK_AGAIN } else { LOOK });
+        if is_crowded {
+            self.begin(|task| task == Task::Relief, now);
+        }
     }
 
     /// Starts a child; returns its process id.
@@ -177,6 +195,7 @@ impl Network {
         let Some(delay) = helper.on_exit(exit, now) else {
             if task == Task::Fabric {
                 self.begin(Task::follows_fabric, now);
+                self.look_at = self.has(Task::Relief).then_some(now + LOOK);
             }
             return Some(task);
         };
@@ -209,6 +228,9 @@ fn tasks(spec: &BootSpec) -> Vec<Task> {
         tasks.push(Task::Fabric);
         if fabric.resolver {
             tasks.push(Task::Resolver);
+        }
+        if !fabric.endpoints.is_empty() {
+            tasks.push(Task::Relief);
         }
     }
     if !spec.interfaces.is_empty() {
@@ -264,6 +286,7 @@ mod tests {
             helpers: tasks.iter().copied().map(Helper::new).collect(),
             bound: BTreeSet::new(),
             was_bound: true,
+            look_at: None,
         }
     }
 
@@ -278,6 +301,23 @@ mod tests {
         assert!(network.has(Task::Ntp));
         network.end_boot(Duration::from_secs(9));
         assert_eq!(network.due(Duration::from_secs(9)), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_table_of_connections_that_is_nearly_full_is_relieved_and_looked_at_again() {
+        let mut network = network(&[Task::Fabric, Task::Relief]);
+        let at = Duration::from_secs;
+        assert_eq!(network.due(at(0)), [0]);
+        network.look(at(100), || true);
+        let mut console = Console::open();
+        network.on_exit(0, Exit::Status(0), at(0), &mut console);
+        assert_eq!(network.next_deadline(), Some(LOOK));
+        network.look(at(2), || false);
+        assert!(network.due(at(2)).is_empty());
+        network.look(at(4), || true);
+        assert_eq!(network.due(at(4)), [1]);
+        assert_eq!(network.look_at, Some(at(4) + LOOK_AGAIN));
+        network.look(at(5), || panic!("too early"));
     }
 
     #[test]

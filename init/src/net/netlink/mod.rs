@@ -5,6 +5,7 @@
 //! speak all of netlink bring 88 KiB and more.
 
 pub mod address;
+pub mod connection;
 pub mod ethernet;
 pub mod link;
 pub mod message;

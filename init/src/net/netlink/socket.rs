@@ -174,7 +174,7 @@ impl Socket {
     pub fn list<T>(
         &mut self,
         request: &Request,
-        read: impl Fn(&Answer<'_>) -> Option<T>,
+        mut read: impl FnMut(&Answer<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Refused> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();

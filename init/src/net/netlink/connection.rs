@@ -1,0 +1,136 @@
+//! The kernel's table of connections (`linux/netfilter/nfnetlink_conntrack.h`), by a socket of `NETLINK_NETFILTER`.
+
+use std::net::IpAddr;
+
+use super::message::{Answer, Request, address, attributes};
+
+/// `NFNL_SUBSYS_CTNETLINK`.
+const SUBSYSTEM: u16 = 1 << 8;
+/// `IPCTNL_MSG_CT_NEW`, which the entries of a list are.
+const NEW: u16 = SUBSYSTEM;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+
+/// Bytes of `struct nfgenmsg`.
+const FIXED_SIZE: usize = 4;
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const ID: u16 = 12;
+/// `CTA_TUPLE_IP`, and in it the sources.
+const ADDRESSES: u16 = 1;
+const SOURCE: u16 = 1;
+const SOURCE6: u16 = 3;
+/// `IPS_ASSURED`.
+const ASSURED: u32 = 1 << 2;
+
+/// A connection that the kernel tracks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection<'a> {
+    /// Who began it.
+    pub from: IpAddr,
+    /// Who answers it, whatever the first one thinks.
+    pub by: IpAddr,
+    /// Both sides were heard: the kernel does not give it up for others when there is no room.
+    pub is_assured: bool,
+    family: u8,
+    original: &'a [u8],
+    id: &'a [u8],
+}
+
+impl<'a> Connection<'a> {
+    /// Reads an entry of a list; `None`: it is something else, or torn.
+    #[must_use]
+    pub fn read(answer: &Answer<'a>) -> Option<Self> {
+        let rest = answer
+            .body
+            .get(FIXED_SIZE..)
+            .filter(|_| answer.kind == NEW)?;
+        let part = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted);
+        let original = part(ORIGINAL)?.1;
+        let status: [u8; 4] = part(STATUS)?.1.try_into().ok()?;
+        Some(Self {
+            from: source(original)?,
+            by: source(part(REPLY)?.1)?,
+            is_assured: u32::from_be_bytes(status) & ASSURED != 0,
+            family: answer.body[0],
+            original,
+            id: part(ID)?.1,
+        })
+    }
+
+    /// Has the kernel forget it, and no other one that has its place by now.
+    #[must_use]
+    pub fn forget(&self) -> Request {
+        const NESTED: u16 = 0x8000;
+        let mut request = Request::new(DELETE, 0, &[self.family, 0, 0, 0]);
+        request.put(ORIGINAL | NESTED, self.original);
+        request.put(ID, self.id);
+        request
+    }
+}
+
+fn source(tuple: &[u8]) -> Option<IpAddr> {
+    let (_, addresses) = attributes(tuple).find(|(kind, _)| *kind == ADDRESSES)?;
+    let mut sources = attributes(addresses).filter(|(kind, _)| matches!(*kind, SOURCE | SOURCE6));
+    address(sources.next()?.1)
+}
+
+/// Asks for all connections: for [`super::Socket::list`] and [`Connection::read`].
+#[must_use]
+pub fn list() -> Request {
+    Request::new(GET, 0, &[0; FIXED_SIZE])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::netlink::message::answers;
+
+    fn entry() -> Vec<u8> {
+        let tuple = |request: &mut Request, kind, from: &str, to: &str| {
+            request.nest(kind, |tuple| {
+                tuple.nest(ADDRESSES, |addresses| {
+                    addresses.put_address(SOURCE, from.parse().unwrap());
+                    addresses.put_address(2, to.parse().unwrap());
+                });
+            });
+        };
+        let mut request = Request::new(NEW, 0, &[2, 0, 0, 0]);
+        tuple(&mut request, ORIGINAL, "10.213.0.2", "192.0.2.1");
+        tuple(&mut request, REPLY, "192.0.2.1", "192.0.2.7");
+        request.put(STATUS, &0x18e_u32.to_be_bytes());
+        request.put(ID, &[1, 2, 3, 4]);
+        let mut bytes = Vec::new();
+        request.finish(0, 0, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn an_entry_is_forgotten_by_what_it_was_read_with() {
+        let bytes = entry();
+        let answer = answers(&bytes).next().unwrap();
+        let connection = Connection::read(&answer).unwrap();
+        assert_eq!(connection.from, IpAddr::from([10, 213, 0, 2]));
+        assert_eq!(connection.by, IpAddr::from([192, 0, 2, 1]));
+        assert!(connection.is_assured);
+        let mut deletion = Vec::new();
+        connection.forget().finish(0, 0, &mut deletion);
+        let deletion = answers(&deletion).next().unwrap();
+        assert_eq!((deletion.kind, deletion.body[0]), (DELETE, 2));
+        let parts: Vec<_> = attributes(&deletion.body[FIXED_SIZE..]).collect();
+        assert_eq!(
+            parts,
+            [(ORIGINAL, connection.original), (ID, &[1, 2, 3, 4][..])]
+        );
+    }
+
+    #[test]
+    fn hostile_entries_are_read_without_a_fault() {
+        crate::net::random::mutated(20_000, &entry(), |bytes| {
+            for answer in answers(bytes) {
+                let _ = Connection::read(&answer).map(|connection| connection.forget());
+            }
+        });
+    }
+}
