@@ -3,6 +3,7 @@
 //! flag for static linking would break the host's procedural macros.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,9 +23,63 @@ fn main() {
         Some(folder) => ready(PathBuf::from(folder)),
         None => build(),
     };
+    list_crates();
     for (program, name) in PROGRAMS {
         println!("cargo::rustc-env={name}={}", folder.join(program).display());
     }
+}
+
+/// Writes `crates.tsv`: name, version, checksum and licence of each crate of a registry that is in the programs, by
+/// Cargo.lock. It goes into the images' records of contents.
+fn list_crates() {
+    let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
+    let lock = workspace.join("Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let lock = fs::read_to_string(&lock).expect("a workspace has a Cargo.lock");
+    let output = Command::new(variable("CARGO"))
+        .current_dir(&workspace)
+        .args(["tree", "--quiet", "--offline", "--no-default-features"])
+        .args(["--edges", "normal,no-proc-macro", "--prefix", "none"])
+        .args(["--format", "{p}\t{l}", "--target", &variable("TARGET")])
+        .args(
+            PROGRAMS
+                .iter()
+                .flat_map(|(package, _)| ["--package", package]),
+        )
+        .output()
+        .expect("cargo can be started");
+    assert!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let mut crates: Vec<String> = tree
+        .lines()
+        .filter_map(|line| crate_line(line, &lock))
+        .collect();
+    crates.sort();
+    crates.dedup();
+    let file = PathBuf::from(variable("OUT_DIR")).join("crates.tsv");
+    fs::write(&file, crates.concat()).expect("OUT_DIR can be written");
+}
+
+/// `NAME vVERSION[ (…)]`, a tab and the licence, perhaps with `(*)` behind it, as a line of the list. What has no checksum
+/// is ours.
+fn crate_line(line: &str, lock: &str) -> Option<String> {
+    let (package, license) = line.split_once('\t')?;
+    let license = license.trim_end_matches(" (*)");
+    let mut words = package.split(' ');
+    let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+    let head = format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n");
+    let entry = lock.split_once(&head)?.1.split("[[package]]").next()?;
+    let checksum = entry
+        .lines()
+        .find_map(|line| line.strip_prefix("checksum = "))?;
+    Some(format!(
+        "{name}\t{version}\t{}\t{license}\n",
+        checksum.trim_matches('"')
+    ))
 }
 
 /// The folder, if both programs are in it.

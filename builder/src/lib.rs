@@ -4,6 +4,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+pub mod contents;
 pub mod disk;
 pub mod failure;
 pub mod firewall;

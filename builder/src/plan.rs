@@ -20,6 +20,7 @@ use config::template::Template;
 use uuid::Uuid;
 
 use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
+use crate::contents::{BootFiles, CONTENTS_PATH, Contents};
 use crate::firewall::{self, FIREWALL_PATH};
 use crate::format::ext4;
 use crate::guest;
@@ -91,6 +92,7 @@ pub struct Plan {
     pub state_size: Option<u64>,
     /// All times in the image: seconds since the Unix epoch.
     pub epoch: i64,
+    contents: Contents,
     failure: FailurePolicy,
     has_screen: bool,
     extra_words: Vec<String>,
@@ -103,6 +105,7 @@ impl Plan {
     /// [`PlanError`].
     pub fn new(spec: &Spec, inputs: Inputs, epoch: i64) -> Result<Self, PlanError> {
         let os_release = os_release(spec);
+        let contents = Contents::of(spec, &inputs, epoch);
         let boot_spec = boot_spec(spec, &inputs, epoch);
         let mut root = base_root(&os_release)?;
         let late_modules = inputs.late_modules.iter().chain(&inputs.spare_modules);
@@ -137,10 +140,21 @@ impl Plan {
             loader: inputs.efi.loader,
             state_size: spec.state_size,
             epoch,
+            contents,
             failure: spec.failure,
             has_screen: spec.hardware == HardwareProfile::Metal,
             extra_words: spec.command_line.clone(),
         })
+    }
+
+    /// Puts the record of contents into the root, now that the boot files are packed.
+    ///
+    /// # Errors
+    /// None but a mistake of ours.
+    pub(crate) fn record(&mut self, boot: BootFiles) -> Result<(), TreeError> {
+        self.contents.boot = boot;
+        let json = text(&self.contents.json());
+        self.root.put_file(CONTENTS_PATH, 0o644, json).map(drop)
     }
 
     /// The kernel's command line for a root hash in hexadecimal.
@@ -480,6 +494,6 @@ fn add_workload(root: &mut Tree, input: WorkloadInput, spec: &Spec) -> Result<()
 }
 
 /// 96 bits of the digest tell layers apart.
-fn layer_name(id: &str) -> &str {
+pub(crate) fn layer_name(id: &str) -> &str {
     id.get(..24).unwrap_or(id)
 }

@@ -83,8 +83,8 @@ pub(super) fn build_image(
     // Refused early: nobody wants to wait for a build that has no place to go.
     let output = Output::create(target)?;
     let inputs = inputs::gather(file, choice, progress)?;
-    let plan = Plan::new(&file.spec, inputs, epoch()?)?;
-    let written = disk::write(output.file(), &plan, progress).map_err(|error| {
+    let mut plan = Plan::new(&file.spec, inputs, epoch()?)?;
+    let written = disk::write(output.file(), &mut plan, progress).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
         let hint = full_disk_hint(&error);
         Failure::work_with_hint(error, hint)

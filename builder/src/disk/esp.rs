@@ -3,11 +3,12 @@
 use std::fs::File;
 
 use super::DiskError;
-use super::layout::{ALIGNMENT, Layout};
-use crate::format::fat;
+use super::layout::ALIGNMENT;
+use crate::contents::{BootFile, BootFiles};
 use crate::format::region::Region;
+use crate::format::{array_at, fat, gpt};
 use crate::plan::Plan;
-use crate::tree::{Content, Tree};
+use crate::tree::{Content, Kind, Tree};
 
 /// The ESP's least size: systemd-boot and three UKIs of a small machine.
 const LEAST_ESP: u64 = 64 << 20;
@@ -18,15 +19,8 @@ pub(super) fn esp_len(uki: usize, loader: usize) -> u64 {
     needed.next_multiple_of(ALIGNMENT).max(LEAST_ESP)
 }
 
-/// Writes it whole.
-pub(super) fn write_esp(
-    file: &File,
-    plan: &Plan,
-    layout: &Layout,
-    loader: Vec<u8>,
-    uki: Vec<u8>,
-) -> Result<(), DiskError> {
-    let esp = &layout.partitions[0];
+/// Its files.
+pub(super) fn esp_tree(plan: &Plan, loader: Vec<u8>, uki: Vec<u8>) -> Result<Tree, DiskError> {
     let mut tree = Tree::default();
     let loader = Content::Bytes(loader.into());
     tree.put_file("EFI/BOOT/BOOTX64.EFI", 0o755, loader.clone())?;
@@ -37,16 +31,42 @@ pub(super) fn write_esp(
         Content::Bytes(b"timeout 0\neditor no\n"[..].into()),
     )?;
     tree.put_file(&plan.uki_path(), 0o755, Content::Bytes(uki.into()))?;
-    let volume_id = u32::from_le_bytes(
-        esp.unique_guid.as_bytes()[..4]
-            .try_into()
-            .unwrap_or_default(),
-    );
-    let options = fat::Options {
-        volume_id,
-        label: "ESP".to_owned(),
-        mtime: plan.epoch,
-    };
+    Ok(tree)
+}
+
+/// What the root's record of contents says of its files.
+pub(super) fn record(tree: &Tree) -> Result<BootFiles, DiskError> {
+    let mut files = Vec::new();
+    for (path, id) in tree.walk() {
+        if let Kind::File(Content::Bytes(bytes)) = &tree.inode(id).kind {
+            let path = String::from_utf8_lossy(&path).into_owned();
+            files.push(BootFile::of(path, bytes)?);
+        }
+    }
+    Ok(BootFiles { files })
+}
+
+/// Writes it whole.
+pub(super) fn write_esp(
+    file: &File,
+    esp: &gpt::Partition,
+    epoch: i64,
+    tree: &Tree,
+) -> Result<(), DiskError> {
     let mut window = Region::new(file, esp.start, esp.len).fresh();
-    Ok(fat::write(&mut window, esp.len, &options, &tree)?)
+    Ok(fat::write(
+        &mut window,
+        esp.len,
+        &esp_options(esp, epoch),
+        tree,
+    )?)
+}
+
+/// What its file system is made with.
+fn esp_options(esp: &gpt::Partition, epoch: i64) -> fat::Options {
+    fat::Options {
+        volume_id: u32::from_le_bytes(array_at(esp.unique_guid.as_bytes(), 0)),
+        label: "ESP".to_owned(),
+        mtime: epoch,
+    }
 }

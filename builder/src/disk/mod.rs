@@ -24,7 +24,7 @@ use crate::tree::{Content, TreeError};
 
 pub use layout::types;
 
-use esp::{esp_len, write_esp};
+use esp::{esp_len, esp_tree, record, write_esp};
 use layout::Layout;
 use root::write_root;
 use uki::{initrd, uki};
@@ -83,7 +83,7 @@ pub struct Written {
 ///
 /// # Errors
 /// [`DiskError`]; the file is then of no use.
-pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, DiskError> {
+pub fn write(file: &File, plan: &mut Plan, progress: &Progress) -> Result<Written, DiskError> {
     let initrd = {
         let _step = progress.step("packing the initrd", None);
         initrd(&plan.initramfs)?
@@ -93,6 +93,10 @@ pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, D
     let loader = bytes(&plan.loader)?;
     let esp_len = esp_len(stub.len() + kernel.len() + initrd.len(), loader.len());
     let mut layout = Layout::new(&plan.boot_spec.name, esp_len);
+    // Its length is the same with any root hash, and the record in the root does without.
+    let unhashed = uki(plan, &stub, &kernel, &initrd, &verity::Hash::default())?;
+    let boot = record(&esp_tree(plan, loader.clone(), unhashed)?)?;
+    plan.record(boot)?;
     let root = write_root(file, plan, &mut layout, progress)?;
     let state = plan.boot_spec.state.as_ref().zip(plan.state_size);
     if let Some((_, size)) = state {
@@ -103,7 +107,8 @@ pub fn write(file: &File, plan: &Plan, progress: &Progress) -> Result<Written, D
     }
     let uki = uki(plan, &stub, &kernel, &initrd, &root.hash)?;
     let _step = progress.step("writing the EFI system partition", None);
-    write_esp(file, plan, &layout, loader, uki)?;
+    let esp = esp_tree(plan, loader, uki)?;
+    write_esp(file, &layout.partitions[0], plan.epoch, &esp)?;
     let table = layout.table(disk_guid(plan, &root.hash));
     file.set_len(table.disk_len).map_err(DiskError::Write)?;
     gpt::write(file, &table)?;

@@ -12,6 +12,7 @@ pub mod ext4;
 pub mod fat;
 pub mod gpt;
 pub mod pe;
+pub mod pe_digest;
 pub mod region;
 pub mod verity;
 

@@ -23,6 +23,7 @@ use crate::source::efi::Efi;
 use crate::source::image::Layer;
 use crate::source::kernel::Kernel;
 use crate::source::modules::Module;
+use crate::source::origin::Origin;
 
 /// A build's inputs.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub struct WorkloadInput {
     pub workload: Workload,
     /// Its layers, the lowest first, the file's own `files` on top.
     pub layers: Vec<Layer>,
+    /// Whether the topmost has the file's own `files`.
+    pub own_layer: bool,
+    /// Where its root came from.
+    pub origin: Origin,
     /// Its process.
     pub process: Process,
     /// Its volumes with their owners.

@@ -14,6 +14,7 @@ use crate::identity::project_id;
 use crate::lock::Lock;
 use crate::overlay_files::file_layer;
 use crate::source::image::{Image, ImageConfig, Layer};
+use crate::source::origin::Origin;
 use crate::source::user::{User, resolve_user};
 use crate::source::{debian, load};
 
@@ -24,21 +25,28 @@ impl Sources<'_> {
         workload: &Workload,
         lock: &mut Lock,
     ) -> Result<WorkloadInput, Failure> {
-        let mut image = match &workload.source {
-            Source::Image(reference) => load(
-                reference.get_ref(),
-                self.file.folder(),
-                self.cache,
-                self.progress,
-            )
-            .map_err(|error| self.at(reference, error))?,
+        let (mut image, origin) = match &workload.source {
+            Source::Image(reference) => {
+                let image = load(
+                    reference.get_ref(),
+                    self.file.folder(),
+                    self.cache,
+                    self.progress,
+                )
+                .map_err(|error| self.at(reference, error))?;
+                let origin = Origin::Image {
+                    reference: reference.get_ref().clone(),
+                    digest: image.digest.clone(),
+                };
+                (image, origin)
+            }
             Source::Debian(packages) => {
                 self.debian(packages.get_ref(), spec.debian_suite.as_deref(), lock)?
             }
         };
-        if let Some(layer) = self.files(workload, &image)? {
-            image.layers.push(layer);
-        }
+        let own_layer = self.files(workload, &image)?;
+        let has_own_layer = own_layer.is_some();
+        image.layers.extend(own_layer);
         let user = self.user(workload, &image)?;
         let (workload, beyond) = limits::limited(workload, &image.config.limits, user.uid);
         if let Some(beyond) = beyond {
@@ -51,6 +59,8 @@ impl Sources<'_> {
             stop_signal: process::stop_signal(&workload, &image),
             workload,
             layers: image.layers,
+            own_layer: has_own_layer,
+            origin,
         })
     }
 
@@ -60,7 +70,7 @@ impl Sources<'_> {
         packages: &[String],
         suite: Option<&str>,
         lock: &mut Lock,
-    ) -> Result<Image, Failure> {
+    ) -> Result<(Image, Origin), Failure> {
         let request = debian::request(packages, suite, false);
         let pins = debian::resolve(&request, lock, self.cache, self.progress).map_err(|error| {
             let hint = error.hint().map(str::to_owned);
@@ -74,11 +84,17 @@ impl Sources<'_> {
             ));
         }
         let digest = format!("sha256:{}", unpacked.layer.id);
-        Ok(Image {
+        let image = Image {
             layers: vec![unpacked.layer],
             config: ImageConfig::default(),
             digest,
-        })
+        };
+        let origin = Origin::Debian {
+            requested: packages.to_vec(),
+            suite: suite.map(str::to_owned),
+            packages: pins,
+        };
+        Ok((image, origin))
     }
 
     /// The layer of the file's own `files` and of the links to secrets at other places, if there are any.

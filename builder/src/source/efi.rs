@@ -9,7 +9,7 @@ use super::debian::{self, DebianError, UnpackError};
 use super::error::FileError;
 use super::image::read_content;
 use super::kernel::host_file;
-use crate::lock::Lock;
+use crate::lock::{Lock, Pinned};
 use crate::progress::Progress;
 use crate::tree::{Content, Kind, Tree};
 
@@ -57,6 +57,8 @@ pub struct Efi {
     pub stub: Content,
     /// The package's version, or what the loader says about itself.
     pub version: String,
+    /// The package they came from; `None` for files of the host.
+    pub package: Option<Pinned>,
 }
 
 impl Efi {
@@ -85,7 +87,8 @@ impl Efi {
         Ok(Self {
             loader,
             stub,
-            version: pin.version,
+            version: pin.version.clone(),
+            package: Some(pin),
         })
     }
 
@@ -102,6 +105,7 @@ impl Efi {
             loader,
             stub,
             version: loader_version(&bytes).unwrap_or_else(|| "unknown".into()),
+            package: None,
         })
     }
 }

@@ -61,8 +61,8 @@ pub struct Kernel {
     pub config: Option<String>,
     /// Its modules.
     pub modules: ModuleTree,
-    /// SHA-256 of the package it came from; `None` for files of the host.
-    pub package_sha256: Option<String>,
+    /// The package it came from; `None` for files of the host.
+    pub package: Option<Pinned>,
 }
 
 /// The modules of a kernel, by name.
@@ -152,7 +152,7 @@ impl Kernel {
             modules: ModuleTree::new(modules)?,
             release,
             image,
-            package_sha256: Some(pin.sha256.clone()),
+            package: Some(pin.clone()),
         })
     }
 
@@ -175,7 +175,7 @@ impl Kernel {
             image: host_file(image)?,
             config: fs::read_to_string(beside).ok(),
             modules: ModuleTree::new(files)?,
-            package_sha256: None,
+            package: None,
         })
     }
 }

@@ -18,6 +18,7 @@ pub mod layer;
 pub mod module_file;
 pub mod modules;
 pub mod oci;
+pub mod origin;
 mod pax;
 pub mod store;
 pub mod tar;

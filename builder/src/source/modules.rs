@@ -326,7 +326,7 @@ fn parse_modinfo(bytes: &[u8]) -> Modinfo {
 
 /// What earlier builds read of this package's modules; anything unreadable is read anew.
 fn load_known(kernel: &Kernel, cache: &Cache) -> BTreeMap<String, Modinfo> {
-    let digest = kernel.package_sha256.as_ref();
+    let digest = kernel.package.as_ref().map(|pin| &pin.sha256);
     digest
         .and_then(|digest| cache.get(CacheKind::Modinfo, digest))
         .and_then(|path| fs::read(path).ok())
@@ -339,7 +339,7 @@ fn save_known(
     cache: &Cache,
     known: &BTreeMap<String, Modinfo>,
 ) -> Result<(), ModuleError> {
-    let Some(digest) = &kernel.package_sha256 else {
+    let Some(digest) = kernel.package.as_ref().map(|pin| &pin.sha256) else {
         return Ok(());
     };
     let json = serde_json::to_vec(known).expect("strings are JSON");
@@ -406,7 +406,7 @@ mod tests {
                 files: files.collect(),
                 builtin: builtin.iter().map(|b| (*b).to_owned()).collect(),
             },
-            package_sha256: None,
+            package: None,
         }
     }
 
