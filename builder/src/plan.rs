@@ -15,6 +15,7 @@ use config::boot::{
 };
 use config::ending::{FAILURE_WORD, FailurePolicy};
 use config::network::Endpoint;
+use config::root::RootCompression;
 use config::spec::{HardwareProfile, Health};
 use config::template::Template;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use crate::bundle::{self, BUNDLES_DIR, LAYERS_DIR};
 use crate::contents::{BootFiles, CONTENTS_PATH, Contents};
 use crate::firewall::{self, FIREWALL_PATH};
-use crate::format::ext4;
+use crate::format::{erofs, ext4};
 use crate::guest;
 use crate::identity::named_uuid;
 use crate::inputs::{Inputs, WorkloadInput};
@@ -93,6 +94,8 @@ pub struct Plan {
     /// All times in the image: seconds since the Unix epoch.
     pub epoch: i64,
     contents: Contents,
+    /// How the root's files are compressed.
+    pub compression: Option<erofs::Compression>,
     failure: FailurePolicy,
     has_screen: bool,
     extra_words: Vec<String>,
@@ -141,6 +144,7 @@ impl Plan {
             state_size: spec.state_size,
             epoch,
             contents,
+            compression: compression(spec.compression),
             failure: spec.failure,
             has_screen: spec.hardware == HardwareProfile::Metal,
             extra_words: spec.command_line.clone(),
@@ -188,6 +192,14 @@ impl Plan {
             "EFI/Linux/{}_{}.efi",
             self.boot_spec.name, self.boot_spec.version
         )
+    }
+}
+
+fn compression(wanted: RootCompression) -> Option<erofs::Compression> {
+    match wanted {
+        RootCompression::None => None,
+        RootCompression::Lz4 => Some(erofs::Compression::Lz4),
+        RootCompression::Lz4Hc { level } => Some(erofs::Compression::Lz4Hc(level)),
     }
 }
 

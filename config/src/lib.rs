@@ -17,6 +17,7 @@ mod mistakes;
 pub mod network;
 mod order;
 pub mod pod;
+pub mod root;
 mod secret;
 pub mod socket;
 pub mod spec;

@@ -36,6 +36,8 @@ pub struct Manifest {
     pub boot: Boot,
     #[serde(default)]
     pub debian: Debian,
+    #[serde(default)]
+    pub root: Root,
     pub state: Option<State>,
     #[serde(default)]
     pub log: Log,
@@ -95,6 +97,14 @@ pub struct Boot {
 #[serde(deny_unknown_fields)]
 pub struct Debian {
     pub suite: Option<Text>,
+}
+
+/// `[root]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    pub compression: Option<Text>,
+    pub level: Option<Spanned<i64>>,
 }
 
 /// `[state]`.

@@ -15,6 +15,7 @@ use crate::mistakes::Mistakes;
 use crate::network::{Fabric, Firewall, Settings, check_claims};
 use crate::order::start_order;
 use crate::pod::{self, Pod};
+use crate::root::RootCompression;
 pub use crate::secret::SECRETS_PATH;
 use crate::socket::{self, Socket};
 use crate::value::{self, Parsed};
@@ -60,6 +61,8 @@ pub struct Spec {
     pub boot_files: Option<(Text, Text)>,
     /// The Debian suite of the workloads' packages; `None`: the host's own sources.
     pub debian_suite: Option<String>,
+    /// How the root's files are compressed.
+    pub compression: RootCompression,
     /// The state partition's size in bytes, a multiple of 1 MiB; `None`: no state partition.
     pub state_size: Option<u64>,
     /// The bounds of the log.
@@ -172,6 +175,7 @@ impl Spec {
             drivers: mistakes.take_all(&manifest.hardware.drivers, module_name),
             boot_files: boot_files(&manifest.boot, &mut mistakes),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
+            compression: RootCompression::new(&manifest.root, &mut mistakes),
             state_size: mistakes
                 .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
             log: log::bounds(&manifest.log, &mut mistakes),

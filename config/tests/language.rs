@@ -322,6 +322,21 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "[kernel]",
+        "[root]\ncompression = \"lz4h\"\n[kernel]",
+        &["`lz4h` is no compression of the root", "did you mean `lz4`"],
+    ),
+    (
+        "[kernel]",
+        "[root]\ncompression = \"lz4hc\"\nlevel = 13\n[kernel]",
+        &["`13` is no level of lz4hc", "from 3 to 12"],
+    ),
+    (
+        "[kernel]",
+        "[root]\nlevel = 9\n[kernel]",
+        &["`level` without a compression that has levels"],
+    ),
+    (
+        "[kernel]",
         "[hardware]\nprofile = \"mtal\"\n[kernel]",
         &["`mtal` is no hardware profile", "did you mean `metal`?"],
     ),

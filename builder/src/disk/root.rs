@@ -27,24 +27,6 @@ pub(super) fn write_root(
     progress: &Progress,
 ) -> Result<Root, DiskError> {
     let start = layout.end();
-    let len = {
-        let step = progress.step("writing the root file system", None);
-        let mut window = Region::new(file, start, u64::MAX / 2 - start).fresh();
-        let options = erofs::Options {
-            uuid: named_uuid(&["root", &plan.boot_spec.name]),
-            volume_name: "root".to_owned(),
-            build_time: plan.epoch,
-        };
-        let len = erofs::write(&mut window, &plan.root, &options)?;
-        step.advance(len);
-        len
-    };
-    let _step = progress.step("hashing the root for dm-verity", None);
-    let tree_start = (start + len).next_multiple_of(ALIGNMENT);
-    let tree_len = verity::hash_tree_len(len);
-    file.set_len(tree_start + tree_len)
-        .map_err(DiskError::Write)?;
-    let tree = Region::new(file, tree_start, tree_len).fresh();
     let salt = Sha256::digest(format!(
         "{}\0{}",
         plan.boot_spec.name, plan.boot_spec.version
@@ -54,7 +36,25 @@ pub(super) fn write_root(
         salt,
         uuid: named_uuid(&["verity", &plan.boot_spec.name]),
     };
-    let hash = verity::write(file, start, len, &tree, &params)?;
+    let options = erofs::Options {
+        uuid: named_uuid(&["root", &plan.boot_spec.name]),
+        volume_name: "root".to_owned(),
+        build_time: plan.epoch,
+        compression: plan.compression,
+        workers: 0,
+    };
+    let step = progress.step("writing the root file system", None);
+    let window = Region::new(file, start, u64::MAX / 2 - start).fresh();
+    let hasher = verity::Hasher::new(&params);
+    let written = erofs::write(&window, &plan.root, &options, Some(&hasher))?;
+    step.advance(written.len);
+    let len = written.len;
+    let tree_start = (start + len).next_multiple_of(ALIGNMENT);
+    let tree_len = verity::hash_tree_len(len);
+    file.set_len(tree_start + tree_len)
+        .map_err(DiskError::Write)?;
+    let tree = Region::new(file, tree_start, tree_len).fresh();
+    let hash = verity::write_digests(written.digests, &tree, &params)?;
     layout.add(types::ROOT_X86_64, half(&hash, 0), "root", len);
     layout.add(
         types::ROOT_X86_64_VERITY,

@@ -92,6 +92,26 @@ impl Copier {
         Ok(())
     }
 
+    /// Fills `into` with what `content` has from `from` on.
+    ///
+    /// # Errors
+    /// [`ContentError`]. The range must lie inside the content.
+    pub fn fill(
+        &mut self,
+        content: &Content,
+        from: u64,
+        into: &mut [u8],
+    ) -> Result<(), ContentError> {
+        match content {
+            Content::Bytes(bytes) => {
+                let from = usize::try_from(from).expect("inside a slice");
+                into.copy_from_slice(&bytes[from..from + into.len()]);
+                Ok(())
+            }
+            Content::Range { path, offset, .. } => self.read(path, offset + from, into),
+        }
+    }
+
     /// All of the content, to `out`.
     ///
     /// # Errors

@@ -7,17 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::random::{Random, random_tree};
-use crate::{MIB, assert_extracted, big_file, tool, write_erofs, write_ext4};
+use crate::{
+    COMPRESSIONS, MIB, assert_extracted, big_file, options_with, tool, write_erofs, write_ext4,
+};
 
 #[test]
 #[ignore = "needs root, a loop device and EROFS in the host's kernel"]
 fn linux_mounts_erofs_with_an_equal_tree() {
-    for seed in 0..4 {
+    for seed in 0..6 {
         let dir = tempfile::tempdir().unwrap();
         let big = big_file(dir.path());
         let tree = random_tree(seed, 3000, &big, true);
         let image = dir.path().join("image");
-        write_erofs(&image, &tree);
+        write_erofs(
+            &image,
+            &tree,
+            &options_with(COMPRESSIONS[seed as usize % 3], 2),
+        );
         let mount = Mounted::new(&image, &dir.path().join("mount"), "erofs", "loop,ro");
         assert_extracted(&tree, &mount.0, true);
         for (name, id) in tree.walk() {

@@ -275,9 +275,16 @@ fn erofs_options() -> erofs::Options {
     erofs::Options {
         uuid: Uuid::from_u128(0xe0),
         volume_name: "root".into(),
-        build_time: 0,
+        ..erofs::Options::default()
     }
 }
+
+/// All ways to write a file system.
+const COMPRESSIONS: [Option<erofs::Compression>; 3] = [
+    None,
+    Some(erofs::Compression::Lz4),
+    Some(erofs::Compression::Lz4Hc(9)),
+];
 
 fn bytes_of(content: &Content) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -285,12 +292,21 @@ fn bytes_of(content: &Content) -> Vec<u8> {
     bytes
 }
 
-fn write_erofs(path: &Path, tree: &Tree) -> u64 {
-    let mut image = File::create_new(path).unwrap();
-    let len = erofs::write(&mut image, tree, &erofs_options()).unwrap();
-    assert_eq!(image.metadata().unwrap().len(), len);
-    assert_eq!(len % 4096, 0);
-    len
+fn write_erofs(path: &Path, tree: &Tree, options: &erofs::Options) -> u64 {
+    let image = sparse(path, 0);
+    let window = Region::new(&image, 0, u64::MAX / 2).fresh();
+    let written = erofs::write(&window, tree, options, None).unwrap();
+    image.set_len(written.len).unwrap();
+    assert_eq!(written.len % 4096, 0);
+    written.len
+}
+
+fn options_with(compression: Option<erofs::Compression>, workers: usize) -> erofs::Options {
+    erofs::Options {
+        compression,
+        workers,
+        ..erofs_options()
+    }
 }
 
 #[test]
@@ -317,25 +333,29 @@ fn fsck_erofs_accepts_random_trees() {
         let dir = tempfile::tempdir().unwrap();
         let big = big_file(dir.path());
         let count = [0, 10, 300, 3000][seed as usize % 4];
+        let compression = COMPRESSIONS[seed as usize / 4];
         let tree = random_tree(seed, count, &big, true);
         let image = dir.path().join("image");
-        write_erofs(&image, &tree);
+        write_erofs(&image, &tree, &options_with(compression, 1));
         let text = tool("erofs-utils", "fsck.erofs", &[&"-d1", &"--extract", &image]);
         assert!(!text.contains("rror"), "seed {seed}: {text}");
-        let again = dir.path().join("again");
-        write_erofs(&again, &tree);
-        assert!(std::fs::read(&image).unwrap() == std::fs::read(&again).unwrap());
+        for workers in [2, 3, 8] {
+            let again = dir.path().join(format!("with {workers}"));
+            write_erofs(&again, &tree, &options_with(compression, workers));
+            assert!(std::fs::read(&image).unwrap() == std::fs::read(&again).unwrap());
+        }
     }
 }
 
 #[test]
 fn fsck_erofs_extracts_what_was_written() {
-    for seed in 0..4 {
+    for seed in 0..6 {
         let dir = tempfile::tempdir().unwrap();
         let big = big_file(dir.path());
         let tree = random_tree(seed, 400, &big, false);
         let image = dir.path().join("image");
-        write_erofs(&image, &tree);
+        let compression = COMPRESSIONS[seed as usize % 3];
+        write_erofs(&image, &tree, &options_with(compression, 2));
         let out = dir.path().join("out");
         let extract = format!("--extract={}", out.display());
         tool(
@@ -344,6 +364,60 @@ fn fsck_erofs_extracts_what_was_written() {
             &[&extract, &"--no-preserve", &image],
         );
         assert_extracted(&tree, &out, false);
+    }
+}
+
+#[test]
+fn files_of_the_same_bytes_are_stored_once() {
+    for compression in COMPRESSIONS {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        let one = Random(7).bytes(3 << 20);
+        let mut tree = Tree::default();
+        let len = |tree: &Tree| {
+            let _ = std::fs::remove_file(&image);
+            write_erofs(&image, tree, &options_with(compression, 2))
+        };
+        tree.put_file("a/one", 0o644, Content::Bytes(one.clone().into()))
+            .unwrap();
+        let before = len(&tree);
+        let on_host = dir.path().join("host");
+        std::fs::write(&on_host, [&b"head"[..], &one].concat()).unwrap();
+        let range = Content::Range {
+            path: Arc::new(on_host),
+            offset: 4,
+            len: one.len() as u64,
+        };
+        tree.put_file("b/two", 0o600, range).unwrap();
+        let mut other = one.clone();
+        other[2 << 20] ^= 1;
+        let after = len(&tree);
+        assert!(after <= before + 4096, "{before} and {after}");
+        tree.put_file("c/other", 0o644, Content::Bytes(other.into()))
+            .unwrap();
+        assert!(len(&tree) > after + (2 << 20));
+    }
+}
+
+#[test]
+fn digests_of_the_writer_are_those_of_the_image() {
+    for compression in COMPRESSIONS {
+        let dir = tempfile::tempdir().unwrap();
+        let big = big_file(dir.path());
+        let tree = random_tree(3, 300, &big, true);
+        let path = dir.path().join("image");
+        let image = sparse(&path, 0);
+        let params = verity::Params {
+            salt: vec![9; 32],
+            uuid: Uuid::from_u128(1),
+        };
+        let hasher = verity::Hasher::new(&params);
+        let window = Region::new(&image, 0, u64::MAX / 2).fresh();
+        let written =
+            erofs::write(&window, &tree, &options_with(compression, 3), Some(&hasher)).unwrap();
+        image.set_len(written.len).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(hasher.blocks(&bytes).eq(written.digests.iter().copied()));
     }
 }
 
@@ -386,7 +460,8 @@ fn our_reader_reads_the_tree_that_was_written() {
         let big = big_file(dir.path());
         let tree = random_tree(seed, seed % 4 * 500, &big, true);
         let path = dir.path().join("image");
-        let len = write_erofs(&path, &tree);
+        let compression = COMPRESSIONS[seed as usize % 3];
+        let len = write_erofs(&path, &tree, &options_with(compression, 2));
         let file = File::open(&path).unwrap();
         let image = erofs::Image::open(Region::new(&file, 0, len)).unwrap();
         let (expected, found) = (tree.walk(), image.walk().unwrap());

@@ -25,6 +25,20 @@ impl Random {
         (0..len).map(|_| self.next() as u8).collect()
     }
 
+    /// Bytes that compress, some parts of them better than others.
+    fn text(&mut self, len: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity(len + 40);
+        while text.len() < len {
+            match self.below(200) {
+                0 => text.extend(self.bytes(9000)),
+                1 => text.resize(text.len() + 20_000, 0),
+                word => text.extend(format!("word {word} of many ").bytes()),
+            }
+        }
+        text.truncate(len);
+        text
+    }
+
     fn name(&mut self) -> Vec<u8> {
         let len = match self.below(10) {
             0 => 200 + self.below(56),
@@ -74,6 +88,7 @@ impl Random {
                 offset: self.below(100_000),
                 len,
             },
+            1 => Content::Bytes(self.text(len as usize).into()),
             _ => Content::Bytes(self.bytes(len as usize).into()),
         }
     }

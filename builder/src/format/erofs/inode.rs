@@ -1,8 +1,6 @@
 //! On-disk inodes: the compact form of 32 bytes, and the extended one of 64.
 
-use super::{
-    FLAT_INLINE, FLAT_PLAIN, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK,
-};
+use super::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
 use crate::tree::{Kind, Metadata};
 
 pub(super) const COMPACT_LEN: usize = 32;
@@ -12,12 +10,13 @@ pub(super) const EXTENDED_LEN: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields {
     pub(super) extended: bool,
-    pub(super) inline: bool,
+    /// How the content is stored.
+    pub(super) data_layout: u16,
     pub(super) xattr_icount: u16,
     pub(super) file_mode: u16,
     pub(super) links: u32,
     pub(super) size: u64,
-    /// First block or device number (`i_u`).
+    /// First block, number of compressed blocks or device number (`i_u`).
     pub(super) union: u32,
     pub(super) number: u32,
 }
@@ -66,12 +65,7 @@ pub(super) fn fits_compact(metadata: &Metadata, links: u32, size: u64, build_tim
 
 /// Appends the inode to `out`.
 pub(super) fn render(fields: &Fields, metadata: &Metadata, out: &mut Vec<u8>) {
-    let layout = if fields.inline {
-        FLAT_INLINE
-    } else {
-        FLAT_PLAIN
-    };
-    let format = layout << 1 | u16::from(fields.extended);
+    let format = fields.data_layout << 1 | u16::from(fields.extended);
     for value in [format, fields.xattr_icount, fields.file_mode] {
         out.extend(value.to_le_bytes());
     }
@@ -113,7 +107,7 @@ mod tests {
         for (extended, len) in [(false, COMPACT_LEN), (true, EXTENDED_LEN)] {
             let fields = Fields {
                 extended,
-                inline: true,
+                data_layout: 2,
                 xattr_icount: 1,
                 file_mode: 0,
                 links: 1,

@@ -1,17 +1,50 @@
-//! Where everything of an image goes, decided before a byte is written.
+//! Where everything of an image goes.
 //!
-//! Metadata comes first: superblock, inodes, attributes and tails, each inode in the smallest hole that holds it.
-//! Directory blocks and file blocks follow in the order of the tree. Files that are the same range of the same
-//! host file share their blocks. Only metadata is in memory.
+//! Before a byte is read each inode is measured; when the pass over the files is over, inodes, attributes, indexes and
+//! tails get their places behind the data, each in the smallest hole that holds it, and directories and long links
+//! get blocks behind those. Only metadata is in memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::{
-    BLOCK, ErofsError, Options, SLOT, SUPERBLOCK_AT, SUPERBLOCK_LEN, directory, inode, xattr,
-};
-use crate::tree::{Content, Inode, InodeId, Kind, Tree};
+use super::index::{self, Clusters};
+use super::{BLOCK, ErofsError, Options, SLOT, directory, inode, xattr};
+use crate::tree::{Inode, InodeId, Kind, Tree};
+
+/// The first inode's place behind the metadata's begin: an inode of number 0 would be none to `readdir`.
+const FIRST_AT: u64 = 64;
+
+/// Where an inode's content is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// All of it beside the inode, or there is none.
+    Beside,
+    /// In blocks, but for the tail.
+    Blocks {
+        /// The first one.
+        first: u64,
+    },
+    /// Compressed.
+    Clusters(Clusters),
+}
+
+impl Place {
+    /// Adds the next part of a file, made by a job whose blocks begin at `at`.
+    pub(super) fn append(&mut self, part: Self, at: u64) {
+        match (&mut *self, part) {
+            (Self::Beside, Self::Blocks { first }) => *self = Self::Blocks { first: first + at },
+            (Self::Beside, Self::Clusters(mut clusters)) => {
+                clusters.first_block += at;
+                *self = Self::Clusters(clusters);
+            }
+            (Self::Clusters(all), Self::Clusters(mut more)) => {
+                all.blocks.append(&mut more.blocks);
+                all.inline = more.inline;
+            }
+            // Blocks follow those of the part before; nothing else has a second part.
+            _ => {}
+        }
+    }
+}
 
 /// An inode's place.
 #[derive(Debug, Clone)]
@@ -25,12 +58,9 @@ pub(super) struct Node {
     pub(super) size: u64,
     /// Bytes of content beside the inode; the rest is in blocks.
     pub(super) tail: u64,
-    /// The inode's first byte.
+    /// The inode's first byte, from the metadata's begin on.
     pub(super) at: u64,
-    /// First block of content, if there is one.
-    pub(super) first_block: Option<u64>,
-    /// Whether an earlier node has these blocks, so that they are not written again.
-    pub(super) shared: bool,
+    pub(super) place: Place,
 }
 
 impl Node {
@@ -38,12 +68,13 @@ impl Node {
         self.at / SLOT
     }
 
-    /// Bytes of content that are in blocks.
+    /// Bytes of content that are in blocks, as long as it is not compressed.
     pub(super) fn in_blocks(&self) -> u64 {
         self.size - self.tail
     }
 
-    fn head(&self) -> u64 {
+    /// Bytes of the inode and its attributes.
+    pub(super) fn head(&self) -> u64 {
         let inode = if self.extended {
             inode::EXTENDED_LEN
         } else {
@@ -51,54 +82,107 @@ impl Node {
         };
         (inode + self.xattr_len) as u64
     }
+
+    /// Bytes of all that lies at the inode's place, and how many of the last must not be cut by the end of a block
+    /// where the whole is longer than one.
+    fn extent(&self) -> (u64, u64) {
+        let head = self.head();
+        match &self.place {
+            Place::Clusters(clusters) => {
+                let inline = clusters
+                    .inline
+                    .as_ref()
+                    .map_or(0, |bytes| bytes.len() as u64);
+                (
+                    head + index::len(head as usize, self.size) as u64 + inline,
+                    inline,
+                )
+            }
+            _ => (head + self.tail, 0),
+        }
+    }
 }
 
 /// The layout of an image.
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     pub(super) nodes: Vec<Node>,
     pub(super) index: HashMap<InodeId, usize>,
-    /// Blocks of metadata.
-    pub(super) metadata_blocks: u64,
+    /// First block of metadata.
+    pub(super) metadata: u64,
+    /// First block of directories.
+    pub(super) directories: u64,
     /// All blocks.
     pub(super) blocks: u64,
 }
 
 impl Layout {
-    /// Lays `tree` out.
+    /// Lays out what comes behind the data, which ends before block `metadata`.
     ///
     /// # Errors
-    /// [`ErofsError`], if the tree cannot be said in EROFS. No host file is opened.
-    pub fn new(tree: &Tree, options: &Options) -> Result<Self, ErofsError> {
-        if options.volume_name.len() > 16 {
-            return Err(ErofsError::LongLabel(options.volume_name.clone()));
-        }
-        let mut nodes = collect(tree)?;
+    /// More than 2³² blocks.
+    pub(super) fn new(
+        mut nodes: Vec<Node>,
+        tree: &Tree,
+        metadata: u64,
+    ) -> Result<Self, ErofsError> {
         for node in &mut nodes {
-            measure(node, tree, options)?;
+            settle(node);
         }
-        let metadata_blocks = place(&mut nodes);
-        let blocks = assign_blocks(&mut nodes, tree, metadata_blocks);
-        if blocks >= u64::from(u32::MAX) {
-            let bytes = blocks.saturating_mul(BLOCK);
-            return Err(ErofsError::TooLarge { bytes });
-        }
+        let directories = metadata + place(&mut nodes);
+        let blocks = assign_blocks(&mut nodes, tree, directories);
         let ids = nodes.iter().enumerate();
+        check_blocks(blocks)?;
         Ok(Self {
             index: ids.map(|(index, node)| (node.id, index)).collect(),
             nodes,
-            metadata_blocks,
+            metadata,
+            directories,
             blocks,
         })
     }
 
-    /// The image's length in bytes, a multiple of 4096.
-    pub fn image_len(&self) -> u64 {
-        self.blocks * BLOCK
-    }
-
     pub(super) fn node(&self, id: InodeId) -> &Node {
         &self.nodes[self.index[&id]]
+    }
+}
+
+/// Every inode, measured; refuses what cannot be said in EROFS. No host file is opened.
+pub(super) fn measured(tree: &Tree, options: &Options) -> Result<Vec<Node>, ErofsError> {
+    if options.volume_name.len() > 16 {
+        return Err(ErofsError::LongLabel(options.volume_name.clone()));
+    }
+    let mut nodes = collect(tree)?;
+    let mut blocks: u64 = 0;
+    for node in &mut nodes {
+        measure(node, tree, options)?;
+        blocks = blocks.saturating_add(node.size.div_ceil(BLOCK));
+    }
+    // Some of it may be stored once only or compressed, but nobody means this.
+    check_blocks(blocks)?;
+    Ok(nodes)
+}
+
+fn check_blocks(blocks: u64) -> Result<(), ErofsError> {
+    if blocks >= u64::from(u32::MAX) {
+        let bytes = blocks.saturating_mul(BLOCK);
+        return Err(ErofsError::TooLarge { bytes });
+    }
+    Ok(())
+}
+
+/// Clusters of which none became smaller are plain blocks.
+fn settle(node: &mut Node) {
+    match &node.place {
+        Place::Clusters(clusters) => {
+            node.tail = 0;
+            if clusters.inline.is_none() && clusters.blocks.iter().all(|count| *count == 0) {
+                node.place = Place::Blocks {
+                    first: clusters.first_block,
+                };
+            }
+        }
+        Place::Blocks { .. } | Place::Beside => {}
     }
 }
 
@@ -132,8 +216,7 @@ fn collect(tree: &Tree) -> Result<Vec<Node>, ErofsError> {
             size: 0,
             tail: 0,
             at: 0,
-            first_block: None,
-            shared: false,
+            place: Place::Beside,
         });
         let children = entries
             .into_iter()
@@ -192,13 +275,13 @@ fn measure(node: &mut Node, tree: &Tree, options: &Options) -> Result<(), ErofsE
 
 /// Gives every inode its place; the number of metadata blocks.
 fn place(nodes: &mut [Node]) -> u64 {
-    let begin = (SUPERBLOCK_AT + SUPERBLOCK_LEN) as u64;
-    let mut holes = BTreeSet::from([(BLOCK - begin, begin)]);
+    let mut holes = BTreeSet::from([(BLOCK - FIRST_AT, FIRST_AT)]);
     let mut end = BLOCK;
     for node in nodes {
-        let len = (node.head() + node.tail).next_multiple_of(SLOT);
+        let (bytes, together) = node.extent();
+        let len = bytes.next_multiple_of(SLOT);
         let hole = holes.range((len, 0)..).next().copied();
-        let (free, at) = match hole {
+        let (mut free, mut at) = match hole {
             Some(hole) => {
                 holes.remove(&hole);
                 hole
@@ -209,6 +292,19 @@ fn place(nodes: &mut [Node]) -> u64 {
                 opened
             }
         };
+        // Only what is longer than a block can cross one, and then it begins the newest block.
+        let boundary = (at + bytes).saturating_sub(1) / BLOCK * BLOCK;
+        let begin = at + bytes - together;
+        if together > 0 && begin < boundary {
+            let shift = (boundary - begin).next_multiple_of(SLOT);
+            holes.insert((shift, at));
+            at += shift;
+            if free < len + shift {
+                end += BLOCK;
+                free += BLOCK;
+            }
+            free -= shift;
+        }
         node.at = at;
         if free - len >= SLOT {
             holes.insert((free - len, at + len));
@@ -217,53 +313,14 @@ fn place(nodes: &mut [Node]) -> u64 {
     end / BLOCK
 }
 
-/// What tells whether two files have the same bytes without looking at them: where they come from, how many they
-/// are, and how many of them are in blocks.
-#[derive(PartialEq, Eq, Hash)]
-struct ContentKey<'t> {
-    memory: Option<*const u8>,
-    range: Option<(&'t Arc<PathBuf>, u64)>,
-    size: u64,
-    in_blocks: u64,
-}
-
-impl<'t> ContentKey<'t> {
-    fn new(content: &'t Content, node: &Node) -> Self {
-        let (memory, range) = match content {
-            Content::Bytes(bytes) => (Some(bytes.as_ptr()), None),
-            Content::Range { path, offset, .. } => (None, Some((path, *offset))),
-        };
-        Self {
-            memory,
-            range,
-            size: node.size,
-            in_blocks: node.in_blocks(),
-        }
-    }
-}
-
-/// Gives content its blocks, directories' first; the number of all blocks.
+/// Gives directories and long links their blocks; the number of all blocks.
 fn assign_blocks(nodes: &mut [Node], tree: &Tree, first: u64) -> u64 {
     let mut next = first;
-    let mut seen = HashMap::new();
-    for directories in [true, false] {
-        for node in nodes.iter_mut() {
-            let kind = &tree.inode(node.id).kind;
-            let blocks = node.in_blocks().div_ceil(BLOCK);
-            if matches!(kind, Kind::Directory(_)) != directories || blocks == 0 {
-                continue;
-            }
-            if let Kind::File(content) = kind {
-                let key = ContentKey::new(content, node);
-                let block = *seen.entry(key).or_insert(next);
-                node.shared = block != next;
-                node.first_block = Some(block);
-            } else {
-                node.first_block = Some(next);
-            }
-            if !node.shared {
-                next = next.saturating_add(blocks);
-            }
+    for node in nodes {
+        let blocks = node.in_blocks().div_ceil(BLOCK);
+        if !matches!(tree.inode(node.id).kind, Kind::File(_)) && blocks > 0 {
+            node.place = Place::Blocks { first: next };
+            next = next.saturating_add(blocks);
         }
     }
     next
@@ -272,20 +329,23 @@ fn assign_blocks(nodes: &mut [Node], tree: &Tree, first: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Metadata;
-    use uuid::Uuid;
-
-    fn options() -> Options {
-        Options {
-            uuid: Uuid::nil(),
-            volume_name: String::new(),
-            build_time: 0,
-        }
-    }
+    use crate::tree::{Content, Metadata};
+    use std::sync::Arc;
 
     fn file(tree: &mut Tree, path: &str, len: usize) -> InodeId {
         let bytes: Arc<[u8]> = vec![1; len].into();
         tree.put_file(path, 0o644, Content::Bytes(bytes)).unwrap()
+    }
+
+    fn laid_out(tree: &Tree, place: impl Fn(&Node) -> Place) -> Layout {
+        let mut nodes = measured(tree, &Options::default()).unwrap();
+        for node in nodes
+            .iter_mut()
+            .filter(|node| tree.entries(node.id).is_none())
+        {
+            node.place = place(node);
+        }
+        Layout::new(nodes, tree, 10).unwrap()
     }
 
     #[test]
@@ -294,14 +354,14 @@ mod tests {
         for number in 0..400 {
             file(&mut tree, &format!("f{number}"), number * 37 % 9000);
         }
-        let layout = Layout::new(&tree, &options()).unwrap();
+        let layout = laid_out(&tree, |_| Place::Beside);
         let mut places: Vec<_> = layout
             .nodes
             .iter()
             .map(|node| (node.at, node.at + node.head() + node.tail))
             .collect();
         places.sort_unstable();
-        assert!(places[0].0 >= 1152);
+        assert!(places[0].0 >= SLOT, "no inode has the number 0");
         for (start, end) in &places {
             assert_eq!(start % SLOT, 0);
             assert_eq!(start / BLOCK, (end - 1) / BLOCK);
@@ -310,48 +370,58 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_does_not_fit_beside_its_inode_becomes_a_block() {
+    fn compressed_ends_never_cross_a_block() {
         let mut tree = Tree::default();
-        let fits = file(&mut tree, "fits", 4096 - 32);
-        let not = file(&mut tree, "not", 4096 - 31);
-        let layout = Layout::new(&tree, &options()).unwrap();
-        assert_eq!(layout.node(fits).first_block, None);
-        assert_eq!(layout.node(not).tail, 0);
-        assert!(layout.node(not).first_block.is_some());
+        for number in 1..300 {
+            file(&mut tree, &format!("f{number:03}"), number * number * 100);
+        }
+        let layout = laid_out(&tree, |node| {
+            let inline = vec![1; node.size as usize % 3072 + 1];
+            Place::Clusters(Clusters {
+                first_block: 1,
+                blocks: Vec::new(),
+                inline: Some(inline.into()),
+            })
+        });
+        let mut places = Vec::new();
+        for node in &layout.nodes {
+            let (bytes, together) = node.extent();
+            let (start, end) = (node.at, node.at + bytes);
+            assert!(end <= (layout.directories - layout.metadata) * BLOCK);
+            assert!(together == 0 || (end - together) / BLOCK == (end - 1) / BLOCK);
+            places.push((start, end));
+        }
+        places.sort_unstable();
+        assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0));
     }
 
     #[test]
-    fn same_ranges_share_their_blocks() {
+    fn a_tail_that_does_not_fit_beside_its_inode_becomes_a_block() {
         let mut tree = Tree::default();
-        let path = Arc::new("/layer.tar".into());
-        let range = |offset, len| Content::Range {
-            path: Arc::clone(&path),
-            offset,
-            len,
-        };
-        tree.put_file("a", 0o644, range(512, 8192)).unwrap();
-        tree.put_file("b", 0o600, range(512, 8192)).unwrap();
-        tree.put_file("c", 0o600, range(512, 4096)).unwrap();
-        let layout = Layout::new(&tree, &options()).unwrap();
-        assert_eq!(layout.blocks - layout.metadata_blocks, 3);
-        assert_eq!(layout.nodes[1].first_block, layout.nodes[2].first_block);
+        file(&mut tree, "fits", 4096 - 32);
+        file(&mut tree, "not", 4096 - 31);
+        let nodes = measured(&tree, &Options::default()).unwrap();
+        assert_eq!(nodes[1].in_blocks(), 0);
+        assert_eq!(nodes[2].tail, 0);
     }
 
     #[test]
     fn what_erofs_cannot_say_is_refused() {
+        let measured = |tree: &Tree| measured(tree, &Options::default()).unwrap_err();
         let mut tree = Tree::default();
         let directory = tree.make_directories("a/b").unwrap();
         tree.link(directory, b"c", directory).unwrap();
-        let error = Layout::new(&tree, &options()).unwrap_err();
-        assert!(matches!(error, ErofsError::LinkedDirectory { .. }));
+        assert!(matches!(
+            measured(&tree),
+            ErofsError::LinkedDirectory { .. }
+        ));
 
         let mut tree = Tree::default();
         let kind = Kind::Symlink(vec![b'x'; 4096]);
         let metadata = Metadata::with_mode(0o777);
         tree.put("link", Inode { metadata, kind }).unwrap();
-        let error = Layout::new(&tree, &options()).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            measured(&tree).to_string(),
             "/link: a symbolic link's target has 1 to 4095 bytes, not 4096"
         );
 
@@ -362,7 +432,6 @@ mod tests {
             len: u64::MAX / 2,
         };
         tree.put_file("huge", 0o644, huge).unwrap();
-        let error = Layout::new(&tree, &options()).unwrap_err();
-        assert!(matches!(error, ErofsError::TooLarge { .. }));
+        assert!(matches!(measured(&tree), ErofsError::TooLarge { .. }));
     }
 }

@@ -5,8 +5,9 @@ use uuid::Uuid;
 use super::inode::EXTENDED_LEN;
 use super::read::{ReadError, broken};
 use super::{
-    BLOCK, FEATURE_COMPAT_SB_CHKSUM, FLAT_INLINE, FLAT_PLAIN, MAGIC, S_IFBLK, S_IFCHR, S_IFDIR,
-    S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SUPERBLOCK_AT, xattr,
+    BLOCK, COMPRESSED_COMPACT, FEATURE_COMPAT_SB_CHKSUM, FEATURE_INCOMPAT_COMPR_CFGS,
+    FEATURE_INCOMPAT_ZERO_PADDING, FEATURE_INCOMPAT_ZTAILPACKING, FLAT_INLINE, FLAT_PLAIN, MAGIC,
+    S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK, SUPERBLOCK_AT, xattr,
 };
 use crate::format::array_at;
 
@@ -81,7 +82,18 @@ pub struct Node {
     pub(super) xattrs_at: u64,
     pub(super) xattrs_len: u64,
     pub(super) first_block: u64,
-    pub(super) inline: bool,
+    pub(super) storage: Storage,
+}
+
+/// How an inode's content is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In blocks.
+    Blocks,
+    /// In blocks, its last part behind the inode.
+    Tail,
+    /// Compressed.
+    Clusters,
 }
 
 /// Reads and checks the superblock in the image's first block.
@@ -102,10 +114,10 @@ pub(super) fn parse_superblock(block: &[u8]) -> Result<Superblock, ReadError> {
             return Err(broken(SUPERBLOCK_AT as u64, "its checksum is wrong"));
         }
     }
-    if u32_at(80) != 0 {
-        return Err(ReadError::Unsupported(
-            "compression or another incompatible feature",
-        ));
+    let known =
+        FEATURE_INCOMPAT_ZERO_PADDING | FEATURE_INCOMPAT_COMPR_CFGS | FEATURE_INCOMPAT_ZTAILPACKING;
+    if u32_at(80) & !known != 0 {
+        return Err(ReadError::Unsupported("an incompatible feature"));
     }
     let name = &bytes[64..80];
     let name_len = name.iter().position(|byte| *byte == 0).unwrap_or(16);
@@ -133,10 +145,11 @@ pub(super) fn parse_inode(
     let u64_at = |at| u64::from_le_bytes(array_at(bytes, at));
     let (format, mode) = (u16_at(0), u16_at(4));
     let extended = format & 1 != 0;
-    let inline = match format >> 1 {
-        FLAT_PLAIN => false,
-        FLAT_INLINE => true,
-        _ => return Err("an inode is compressed or chunked"),
+    let storage = match format >> 1 {
+        FLAT_PLAIN => Storage::Blocks,
+        FLAT_INLINE => Storage::Tail,
+        COMPRESSED_COMPACT if mode & 0o170_000 == S_IFREG => Storage::Clusters,
+        _ => return Err("an inode's content is stored in a way that is not ours"),
     };
     let union = u32_at(16);
     let (major, minor) = (union >> 8 & 0xfff, union & 0xff | union >> 12 & 0xfff00);
@@ -165,7 +178,7 @@ pub(super) fn parse_inode(
             count => xattr::HEADER_LEN as u64 + 4 * (count - 1),
         },
         first_block: u64::from(union),
-        inline,
+        storage,
     };
     if extended {
         node.size = u64_at(8);

@@ -1,20 +1,26 @@
 //! The reader, for images in the form that the writer makes.
 //!
 //! Every number of the image is checked before it is used: a hostile image gives an error, never a panic, an endless
-//! walk or an allocation larger than the image. Symbolic links are not followed. Compressed or chunked files and
-//! images on several devices are refused.
+//! walk or an allocation larger than the image or a cluster. Symbolic links are not followed. Chunked files, clusters
+//! that begin inside a block and images on several devices are refused.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 
+use super::compress::decompress;
+use super::index::{self, Map};
 use super::inode::{COMPACT_LEN, EXTENDED_LEN};
-use super::node::{FileType, Node, Superblock, parse_inode, parse_superblock};
+use super::node::{FileType, Node, Storage, Superblock, parse_inode, parse_superblock};
 use super::{BLOCK, BLOCK_LEN, SLOT, directory, xattr};
 use crate::format::array_at;
 use crate::format::region::Region;
 
 /// Content is copied in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
+/// The most blocks of a cluster (`Z_EROFS_PCLUSTER_MAX_SIZE`).
+const MOST_IN_CLUSTER: u64 = 256;
+/// The least bytes that an index has for a block.
+const LEAST_ENTRY: u64 = 2;
 
 /// Why an image was not read.
 #[derive(Debug, thiserror::Error)]
@@ -273,8 +279,12 @@ impl<'f> Image<'f> {
         }
         let node = parse_inode(&bytes, nid, at + len as u64, self.superblock.build_time);
         let node = node.map_err(|reason| broken(at, reason))?;
-        // Nothing is compressed, so no content is longer than the image.
-        match node.size > self.superblock.len {
+        // What is not compressed is no longer than the image, and of what is each block has an entry in an index.
+        let least = match node.storage {
+            Storage::Clusters => node.size / BLOCK * LEAST_ENTRY,
+            Storage::Blocks | Storage::Tail => node.size,
+        };
+        match least > self.superblock.len {
             true => Err(broken(at, "a file is longer than the image")),
             false => Ok(node),
         }
@@ -282,7 +292,11 @@ impl<'f> Image<'f> {
 
     /// Fills `into` from `at` of the content, which it must not leave.
     fn read_content(&self, node: &Node, at: u64, into: &mut [u8]) -> Result<(), ReadError> {
-        let tail = if node.inline { node.size % BLOCK } else { 0 };
+        let tail = match node.storage {
+            Storage::Clusters => return self.read_clusters(node, at, into),
+            Storage::Tail => node.size % BLOCK,
+            Storage::Blocks => 0,
+        };
         let in_blocks = node.size - tail;
         let split = in_blocks.saturating_sub(at).min(into.len() as u64) as usize;
         let (blocks, rest) = into.split_at_mut(split);
@@ -297,6 +311,51 @@ impl<'f> Image<'f> {
             self.bytes(tail_at + (at + split as u64 - in_blocks), rest)?;
         }
         Ok(())
+    }
+
+    /// As [`Image::read_content`], of a compressed file.
+    fn read_clusters(&self, node: &Node, at: u64, into: &mut [u8]) -> Result<(), ReadError> {
+        let mut header = [0; index::HEADER_LEN];
+        let end = node.xattrs_at + node.xattrs_len;
+        self.bytes(Map::header_at(end), &mut header)?;
+        let map = Map::parse(&header, end, node.size).map_err(|reason| broken(end, reason))?;
+        let read = |at: u64, into: &mut [u8]| self.bytes(at, into).map_err(Fault::Read);
+        let mut done = 0;
+        while done < into.len() {
+            let from = at + done as u64;
+            let extent = map.extent(from / BLOCK, MOST_IN_CLUSTER, &read);
+            let extent = extent.map_err(|fault| fault.at(end))?;
+            let begin = extent.first * BLOCK;
+            let len = (extent.len * BLOCK).min(node.size - begin);
+            let mut plain = vec![0; len as usize];
+            self.read_cluster(&map, &extent, begin + len == node.size, &mut plain)?;
+            let plain = &plain[(from - begin) as usize..];
+            let taken = plain.len().min(into.len() - done);
+            into[done..done + taken].copy_from_slice(&plain[..taken]);
+            done += taken;
+        }
+        Ok(())
+    }
+
+    fn read_cluster(
+        &self,
+        map: &Map,
+        extent: &index::Extent,
+        last: bool,
+        plain: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let (at, len) = match last && map.inline_len > 0 {
+            true => (map.end(), map.inline_len),
+            false if extent.count == 0 => return self.bytes(extent.block * BLOCK, plain),
+            false if extent.count <= MOST_IN_CLUSTER => {
+                (extent.block * BLOCK, extent.count * BLOCK)
+            }
+            false => return Err(broken(extent.block, "a cluster has too many blocks")),
+        };
+        let mut packed = vec![0; len as usize];
+        self.bytes(at, &mut packed)?;
+        decompress(map.algorithm, &packed, plain)
+            .map_err(|_| broken(at, "compressed bytes do not give what they should"))
     }
 
     fn for_each_entry(
@@ -323,6 +382,27 @@ impl<'f> Image<'f> {
     }
 }
 
+/// Why an index was not read.
+enum Fault {
+    Read(ReadError),
+    Broken(&'static str),
+}
+
+impl Fault {
+    fn at(self, at: u64) -> ReadError {
+        match self {
+            Self::Read(error) => error,
+            Self::Broken(reason) => broken(at, reason),
+        }
+    }
+}
+
+impl From<&'static str> for Fault {
+    fn from(reason: &'static str) -> Self {
+        Self::Broken(reason)
+    }
+}
+
 pub(super) fn broken(at: u64, reason: &'static str) -> ReadError {
     ReadError::Broken { at, reason }
 }
@@ -330,7 +410,7 @@ pub(super) fn broken(at: u64, reason: &'static str) -> ReadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::erofs::{Options, SUPERBLOCK_AT, write};
+    use crate::format::erofs::{Compression, Options, SUPERBLOCK_AT, write};
     use crate::tree::{Content, Inode, Kind, Metadata, Tree};
     use std::fs::File;
     use std::os::unix::fs::FileExt;
@@ -368,13 +448,21 @@ mod tests {
     }
 
     fn image(tree: &Tree) -> Vec<u8> {
+        image_with(tree, None)
+    }
+
+    fn image_with(tree: &Tree, compression: Option<Compression>) -> Vec<u8> {
         let options = Options {
             uuid: Uuid::from_u128(77),
             volume_name: "root".into(),
             build_time: 1,
+            compression,
+            workers: 2,
         };
-        let mut bytes = Vec::new();
-        write(&mut bytes, tree, &options).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let written = write(&Region::new(&file, 0, 1 << 30), tree, &options, None).unwrap();
+        let mut bytes = vec![0; written.len as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     }
 
@@ -424,25 +512,28 @@ mod tests {
 
     #[test]
     fn cut_and_changed_images_never_panic() {
-        let bytes = image(&tree(30));
-        let len = bytes.len() as u64;
-        let file = file(&bytes);
-        exercise(&file, len).unwrap();
-        for cut in (0..len).step_by(500) {
-            assert!(exercise(&file, cut).is_err());
-        }
-        // Without the checksum feature, changes of the superblock are seen too.
-        let mut unsigned = bytes.clone();
-        unsigned[SUPERBLOCK_AT + 8] = 0;
-        file.write_all_at(&unsigned, 0).unwrap();
-        for at in
-            (SUPERBLOCK_AT..SUPERBLOCK_AT + 128).chain((1152..unsigned.len().min(9000)).step_by(3))
-        {
-            for value in [0, 1, 0x80, 0xff] {
-                file.write_all_at(&[value], at as u64).unwrap();
-                let _ = exercise(&file, len);
+        for compression in [None, Some(Compression::Lz4)] {
+            let bytes = image_with(&tree(30), compression);
+            let len = bytes.len() as u64;
+            let file = file(&bytes);
+            exercise(&file, len).unwrap();
+            for cut in (0..len).step_by(500) {
+                assert!(exercise(&file, cut).is_err());
             }
-            file.write_all_at(&unsigned[at..=at], at as u64).unwrap();
+            // Without the checksum feature, changes of the superblock are seen too.
+            let mut unsigned = bytes.clone();
+            unsigned[SUPERBLOCK_AT + 8] = 0;
+            file.write_all_at(&unsigned, 0).unwrap();
+            let superblock = SUPERBLOCK_AT..SUPERBLOCK_AT + 144;
+            let metadata =
+                u32::from_le_bytes(array_at(&bytes, SUPERBLOCK_AT + 40)) as usize * BLOCK_LEN;
+            for at in superblock.chain((metadata..unsigned.len()).step_by(5)) {
+                for value in [0, 1, 0x80, 0xff] {
+                    file.write_all_at(&[value], at as u64).unwrap();
+                    let _ = exercise(&file, len);
+                }
+                file.write_all_at(&unsigned[at..=at], at as u64).unwrap();
+            }
         }
     }
 

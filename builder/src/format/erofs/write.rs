@@ -1,105 +1,177 @@
-//! The writer: one pass over a [`Layout`], front to back, so any `Write` will do.
-
-use std::io::{self, BufWriter, Write};
+//! The writer: one pass over the files, then the metadata, which knows by then where they are, and the superblock last.
 
 use super::directory::{self, Target};
 use super::inode::{self, Fields};
-use super::layout::{Layout, Node, path_of};
+use super::layout::{Layout, Node, Place, measured, path_of};
+use super::pack::{Packed, Packing};
 use super::{
-    BLOCK, BLOCK_LEN, ErofsError, FEATURE_COMPAT_MTIME, FEATURE_COMPAT_SB_CHKSUM, MAGIC, Options,
-    SUPERBLOCK_AT, SUPERBLOCK_LEN, xattr,
+    BLOCK, BLOCK_LEN, COMPRESSED_COMPACT, Compression, ErofsError, FEATURE_COMPAT_MTIME,
+    FEATURE_COMPAT_SB_CHKSUM, FEATURE_INCOMPAT_COMPR_CFGS, FEATURE_INCOMPAT_ZERO_PADDING,
+    FEATURE_INCOMPAT_ZTAILPACKING, FLAT_INLINE, FLAT_PLAIN, Hashing, MAGIC, Options, SUPERBLOCK_AT,
+    SUPERBLOCK_LEN, compress, index, same, xattr,
 };
 use crate::format::content::Copier;
+use crate::format::region::Region;
+use crate::format::verity;
 use crate::tree::{Inode, Kind, Tree};
 
-/// Small pieces are gathered to this many bytes.
-const BUFFER: usize = 1 << 18;
+/// Metadata is written in pieces of this many bytes.
+const BUFFER: usize = 1 << 20;
 /// Where the checksum is in the superblock.
 const CHECKSUM_AT: usize = SUPERBLOCK_AT + 4;
 /// What `i_u` says if there is no block.
 const NO_BLOCK: u32 = u32::MAX;
+/// The superblock has the first block for itself.
+const FIRST_BLOCK: u64 = 1;
 
-/// Writes `tree` as an EROFS image to `out`, from where it stands; the image's length in bytes, a multiple of
-/// 4096. [`Layout::image_len`] tells it beforehand.
+/// An image that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its length in bytes, a multiple of 4096.
+    pub len: u64,
+    /// The digest of each block, if they were asked for.
+    pub digests: Vec<verity::Hash>,
+}
+
+/// Writes `tree` as an EROFS image from the start of `out`.
 ///
 /// # Errors
 /// [`ErofsError`]; `out` then has part of an image.
-pub fn write(out: &mut impl Write, tree: &Tree, options: &Options) -> Result<u64, ErofsError> {
-    Layout::new(tree, options)?.write(out, tree, options)
+pub fn write(
+    out: &Region<'_>,
+    tree: &Tree,
+    options: &Options,
+    hashing: Hashing<'_>,
+) -> Result<Written, ErofsError> {
+    let nodes = measured(tree, options)?;
+    let same = same::find(tree, &nodes)?;
+    let packing = Packing {
+        tree,
+        nodes: &nodes,
+        same: &same,
+        compression: options.compression,
+        hashing,
+        out,
+    };
+    let workers = match options.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let packed = packing.run(FIRST_BLOCK, workers)?;
+    let (layout, mut digests) = lay_out(nodes, &same, packed, tree)?;
+    // The superblock's block, which comes last.
+    digests.insert(0, [0; 32]);
+    let mut writer = Writer {
+        layout: &layout,
+        tree,
+        options,
+        hashing,
+        out,
+        at: layout.metadata * BLOCK,
+        buffer: Vec::with_capacity(BUFFER + BLOCK_LEN),
+        digests,
+        copier: Copier::default(),
+    };
+    writer.metadata()?;
+    writer.directories()?;
+    writer.flush()?;
+    writer.superblock()?;
+    Ok(Written {
+        len: layout.blocks * BLOCK,
+        digests: if hashing.is_some() {
+            writer.digests
+        } else {
+            Vec::new()
+        },
+    })
 }
 
-impl Layout {
-    /// Writes the image of the tree and options that this is the layout of.
-    ///
-    /// # Errors
-    /// As [`write()`].
-    pub fn write(
-        &self,
-        out: &mut impl Write,
-        tree: &Tree,
-        options: &Options,
-    ) -> Result<u64, ErofsError> {
-        let mut writer = Writer {
-            layout: self,
-            tree,
-            out: BufWriter::with_capacity(BUFFER, Head::new(out)),
-            at: 0,
-            copier: Copier::default(),
-        };
-        writer.put(&[0; SUPERBLOCK_AT])?;
-        writer.put(&superblock(self, options))?;
-        writer.metadata()?;
-        writer.blocks()?;
-        writer.out.flush()?;
-        debug_assert_eq!(writer.at, self.image_len());
-        Ok(self.image_len())
+fn lay_out(
+    mut nodes: Vec<Node>,
+    same: &[Option<usize>],
+    mut packed: Packed,
+    tree: &Tree,
+) -> Result<(Layout, Vec<verity::Hash>), ErofsError> {
+    for (index, first) in same.iter().enumerate() {
+        if let Some(first) = first {
+            packed.places[index] = packed.places[*first].clone();
+        }
     }
+    for (node, place) in nodes.iter_mut().zip(packed.places) {
+        node.place = place;
+    }
+    Ok((Layout::new(nodes, tree, packed.end)?, packed.digests))
 }
 
-struct Writer<'a, W: Write> {
+struct Writer<'a> {
     layout: &'a Layout,
     tree: &'a Tree,
-    out: BufWriter<Head<W>>,
+    options: &'a Options,
+    hashing: Hashing<'a>,
+    out: &'a Region<'a>,
+    /// Bytes of the image before those in the buffer.
     at: u64,
+    buffer: Vec<u8>,
+    digests: Vec<verity::Hash>,
     copier: Copier,
 }
 
-impl<W: Write> Writer<'_, W> {
-    /// Inodes with their attributes and tails, by their place.
+impl Writer<'_> {
+    /// Inodes with their attributes, indexes and tails, by their place.
     fn metadata(&mut self) -> Result<(), ErofsError> {
-        let mut order: Vec<usize> = (0..self.layout.nodes.len()).collect();
-        order.sort_unstable_by_key(|index| self.layout.nodes[*index].at);
+        let layout = self.layout;
+        let mut order: Vec<usize> = (0..layout.nodes.len()).collect();
+        order.sort_unstable_by_key(|index| layout.nodes[*index].at);
+        let mut head = Vec::new();
         for index in order {
-            let node = &self.layout.nodes[index];
-            self.pad_to(node.at)?;
-            let mut head = Vec::new();
+            let node = &layout.nodes[index];
+            self.pad_to(layout.metadata * BLOCK + node.at)?;
+            head.clear();
             self.render_head(node, index, &mut head);
-            self.put(&head)?;
-            self.content(node, node.in_blocks(), node.tail)?;
+            match &node.place {
+                Place::Clusters(clusters) => {
+                    let algorithm = self.options.compression.map_or(0, Compression::algorithm);
+                    index::render(clusters, algorithm, node.size, &mut head);
+                    head.extend_from_slice(clusters.inline.as_deref().unwrap_or_default());
+                    self.put(&head)?;
+                }
+                _ => {
+                    self.put(&head)?;
+                    self.content(node, node.in_blocks(), node.tail)?;
+                }
+            }
         }
-        self.pad_to(self.layout.metadata_blocks * BLOCK)
+        self.pad_to(layout.directories * BLOCK)
     }
 
-    /// The content that is in blocks, in the order in which the layout gave them out.
-    fn blocks(&mut self) -> Result<(), ErofsError> {
-        let nodes = self.layout.nodes.iter().filter(|node| !node.shared);
-        let mut order: Vec<_> = nodes
-            .filter_map(|node| node.first_block.map(|block| (block, node)))
-            .collect();
-        order.sort_unstable_by_key(|(block, _)| *block);
-        for (block, node) in order {
-            debug_assert_eq!(self.at, block * BLOCK);
-            self.content(node, 0, node.in_blocks())?;
-            self.pad_to(self.at.next_multiple_of(BLOCK))?;
+    /// What else has blocks: directories and long links.
+    fn directories(&mut self) -> Result<(), ErofsError> {
+        let layout = self.layout;
+        for node in &layout.nodes {
+            if let Place::Blocks { first } = node.place
+                && first >= layout.directories
+            {
+                self.pad_to(first * BLOCK)?;
+                self.content(node, 0, node.in_blocks())?;
+            }
         }
-        Ok(())
+        self.pad_to(layout.blocks * BLOCK)
     }
 
     fn render_head(&self, node: &Node, index: usize, head: &mut Vec<u8>) {
         let Inode { metadata, kind } = self.tree.inode(node.id);
+        let (data_layout, union) = match &node.place {
+            Place::Clusters(clusters) => {
+                (COMPRESSED_COMPACT, compressed_blocks(node, clusters) as u32)
+            }
+            Place::Blocks { first } if node.tail > 0 => (FLAT_INLINE, *first as u32),
+            Place::Blocks { first } => (FLAT_PLAIN, *first as u32),
+            Place::Beside if node.tail > 0 => (FLAT_INLINE, NO_BLOCK),
+            Place::Beside => (FLAT_PLAIN, NO_BLOCK),
+        };
         let fields = Fields {
             extended: node.extended,
-            inline: node.tail > 0,
+            data_layout,
             xattr_icount: xattr::icount(node.xattr_len),
             file_mode: inode::type_bits(kind) | metadata.mode & 0o7777,
             links: node.links,
@@ -109,7 +181,7 @@ impl<W: Write> Writer<'_, W> {
                     inode::encode_device(*major, *minor)
                 }
                 Kind::Fifo | Kind::Socket => 0,
-                _ => node.first_block.map_or(NO_BLOCK, |block| block as u32),
+                _ => union,
             },
             number: index as u32 + 1,
         };
@@ -122,13 +194,13 @@ impl<W: Write> Writer<'_, W> {
         let range = from as usize..(from + len) as usize;
         match &self.tree.inode(node.id).kind {
             Kind::File(content) => {
-                let result = self.copier.copy(content, from, len, &mut self.out);
+                let start = self.buffer.len();
+                self.buffer.resize(start + len as usize, 0);
+                let result = self.copier.fill(content, from, &mut self.buffer[start..]);
                 result.map_err(|source| ErofsError::Content {
                     path: path_of(self.tree, node.id),
                     source,
-                })?;
-                self.at += len;
-                Ok(())
+                })
             }
             Kind::Symlink(target) => self.put(&target[range]),
             Kind::Directory(entries) => {
@@ -150,23 +222,73 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), ErofsError> {
-        self.out.write_all(bytes)?;
-        self.at += bytes.len() as u64;
-        Ok(())
+        self.buffer.extend_from_slice(bytes);
+        match self.buffer.len() >= BUFFER {
+            true => self.flush(),
+            false => Ok(()),
+        }
     }
 
     fn pad_to(&mut self, end: u64) -> Result<(), ErofsError> {
-        while self.at < end {
-            let len = (end - self.at).min(BLOCK) as usize;
-            self.put(&[0; BLOCK_LEN][..len])?;
-        }
+        let missing = end - self.at - self.buffer.len() as u64;
+        self.buffer.resize(self.buffer.len() + missing as usize, 0);
         Ok(())
+    }
+
+    /// Writes the whole blocks that are in the buffer.
+    fn flush(&mut self) -> Result<(), ErofsError> {
+        let whole = self.buffer.len() / BLOCK_LEN * BLOCK_LEN;
+        let bytes = &self.buffer[..whole];
+        if let Some(hasher) = self.hashing {
+            self.digests.extend(hasher.blocks(bytes));
+        }
+        self.out.write_all_at(bytes, self.at)?;
+        self.at += whole as u64;
+        self.buffer.drain(..whole);
+        Ok(())
+    }
+
+    fn superblock(&mut self) -> Result<(), ErofsError> {
+        let mut block = vec![0; SUPERBLOCK_AT];
+        block.extend(superblock(self.layout, self.options));
+        block.resize(BLOCK_LEN, 0);
+        // The kernel's crc32c has no final inversion; the checksum field counts as zeros.
+        let checksum = !crc32c::crc32c(&block[SUPERBLOCK_AT..]);
+        block[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
+        if let Some(digest) = self.hashing.and_then(|hasher| hasher.blocks(&block).next()) {
+            self.digests[0] = digest;
+        }
+        Ok(self.out.write_all_at(&block, 0)?)
     }
 }
 
+/// The blocks that a compressed file has, its inline end left out.
+fn compressed_blocks(node: &Node, clusters: &index::Clusters) -> u64 {
+    let inline = usize::from(clusters.inline.is_some());
+    let counted = &clusters.blocks[..clusters.blocks.len() - inline];
+    let blocks = counted
+        .iter()
+        .enumerate()
+        .map(|(cluster, count)| match count {
+            0 => {
+                let before = cluster as u64 * compress::CLUSTER_BLOCKS;
+                compress::CLUSTER_BLOCKS.min(node.size.div_ceil(BLOCK) - before)
+            }
+            count => u64::from(*count),
+        });
+    blocks.sum()
+}
+
+/// The superblock, and behind it what its algorithms want to know.
 fn superblock(layout: &Layout, options: &Options) -> Vec<u8> {
     let root = layout.node(Tree::ROOT).nid();
-    let root = u16::try_from(root).expect("the root is placed first, in block 0 or 1");
+    let root = u16::try_from(root).expect("the root is placed first");
+    let clusters = |node: &Node| matches!(node.place, Place::Clusters(_));
+    let compression = options
+        .compression
+        .filter(|_| layout.nodes.iter().any(clusters));
+    let incompatible =
+        FEATURE_INCOMPAT_ZERO_PADDING | FEATURE_INCOMPAT_COMPR_CFGS | FEATURE_INCOMPAT_ZTAILPACKING;
     let mut out = Vec::with_capacity(SUPERBLOCK_LEN);
     out.extend(MAGIC.to_le_bytes());
     out.extend([0; 4]); // the checksum
@@ -177,44 +299,19 @@ fn superblock(layout: &Layout, options: &Options) -> Vec<u8> {
     out.extend(options.build_time.to_le_bytes());
     out.extend([0; 4]); // its nanoseconds
     out.extend((layout.blocks as u32).to_le_bytes());
-    out.extend([0; 8]); // metadata and shared attributes begin at block 0
+    out.extend((layout.metadata as u32).to_le_bytes());
+    out.extend([0; 4]); // shared attributes
     out.extend(options.uuid.as_bytes());
     out.extend(options.volume_name.as_bytes());
-    out.resize(SUPERBLOCK_LEN, 0);
+    out.resize(80, 0);
+    if let Some(compression) = compression {
+        out.extend(incompatible.to_le_bytes());
+        out.extend((1_u16 << compression.algorithm()).to_le_bytes());
+        out.resize(SUPERBLOCK_LEN, 0);
+        let settings = compression.settings();
+        out.extend((settings.len() as u16).to_le_bytes());
+        out.extend(settings);
+    }
+    out.resize(SUPERBLOCK_LEN.max(out.len()), 0);
     out
-}
-
-/// Holds the first block back until it is whole, because its checksum is in it.
-struct Head<W> {
-    block: Vec<u8>,
-    inner: W,
-}
-
-impl<W: Write> Head<W> {
-    fn new(inner: W) -> Self {
-        let block = Vec::with_capacity(BLOCK_LEN);
-        Self { block, inner }
-    }
-}
-
-impl<W: Write> Write for Head<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let missing = BLOCK_LEN - self.block.len();
-        if missing == 0 {
-            return self.inner.write(bytes);
-        }
-        let taken = missing.min(bytes.len());
-        self.block.extend_from_slice(&bytes[..taken]);
-        if taken == missing {
-            // The kernel's crc32c has no final inversion; the checksum field counts as zeros.
-            let checksum = !crc32c::crc32c(&self.block[SUPERBLOCK_AT..]);
-            self.block[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
-            self.inner.write_all(&self.block)?;
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

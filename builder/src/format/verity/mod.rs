@@ -123,6 +123,46 @@ pub fn write(
     write_with(data, data_offset, data_len, out, params, threads)
 }
 
+/// Hashes data blocks where they are made, so that [`write_digests`] need not read them again.
+#[derive(Debug, Clone)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// For the trees of `params`.
+    pub fn new(params: &Params) -> Self {
+        Self(Sha256::new_with_prefix(&params.salt))
+    }
+
+    /// The digests of whole blocks, one after the other.
+    pub fn blocks(&self, bytes: &[u8]) -> impl Iterator<Item = Hash> {
+        bytes.chunks(BLOCK_LEN).map(|block| hash(&self.0, block))
+    }
+}
+
+/// As [`write()`], from the digests of all data blocks.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_digests(
+    digests: Vec<Hash>,
+    out: &Region<'_>,
+    params: &Params,
+) -> Result<Hash, VerityError> {
+    let data_len = digests.len() as u64 * BLOCK;
+    let superblock = superblock::render(params, data_len)?;
+    let put = |block: u64, bytes: &[u8]| {
+        out.write_all_at(bytes, block * BLOCK)
+            .map_err(|source| VerityError::Io {
+                operation: "write the hash tree",
+                at: block * BLOCK,
+                source,
+            })
+    };
+    put(0, &superblock)?;
+    let salted = Sha256::new_with_prefix(&params.salt);
+    build_levels(digests, 0, &levels(data_len), &salted, &put)
+}
+
 /// As [`write()`], with a given number of threads.
 ///
 /// # Errors
@@ -228,21 +268,35 @@ fn build(
 ) -> Result<Hash, VerityError> {
     let salted = Sha256::new_with_prefix(salt);
     let levels = levels(data.len());
-    // The levels follow the superblock from the root down, so each begins after all those above it.
-    let first_block = |level: usize| 1 + levels[level + 1..].iter().sum::<u64>();
     if levels.is_empty() {
         let mut block = [0; BLOCK_LEN];
         read_data(data, &mut block, 0)?;
         return Ok(hash(&salted, &block));
     }
-    let mut digests = lowest_level(data, &salted, threads, first_block(0), emit)?;
-    for level in 1..levels.len() {
+    let digests = lowest_level(data, &salted, threads, first_block(&levels, 0), emit)?;
+    build_levels(digests, 1, &levels, &salted, emit)
+}
+
+/// Where a level begins: the levels follow the superblock from the root down, so each comes after all those above it.
+fn first_block(levels: &[u64], level: usize) -> u64 {
+    1 + levels[level + 1..].iter().sum::<u64>()
+}
+
+/// Makes the levels from `lowest` up, whose blocks hold `digests`; returns the root hash.
+fn build_levels(
+    mut digests: Vec<Hash>,
+    lowest: usize,
+    levels: &[u64],
+    salted: &Sha256,
+    emit: Emit<'_>,
+) -> Result<Hash, VerityError> {
+    for level in lowest..levels.len() {
         let mut above = Vec::with_capacity(digests.len() / FAN_OUT as usize + 1);
         for (index, group) in digests.chunks(FAN_OUT as usize).enumerate() {
             let mut block = [0; BLOCK_LEN];
             block[..group.len() * DIGEST_LEN].copy_from_slice(group.as_flattened());
-            emit(first_block(level) + index as u64, &block)?;
-            above.push(hash(&salted, &block));
+            emit(first_block(levels, level) + index as u64, &block)?;
+            above.push(hash(salted, &block));
         }
         digests = above;
     }
@@ -373,6 +427,23 @@ mod tests {
         let one = tree_of(&data, len, 1);
         for threads in [2, 3, 8] {
             assert!(tree_of(&data, len, threads) == one, "{threads}");
+        }
+    }
+
+    #[test]
+    fn digests_of_blocks_give_the_same_tree() {
+        for blocks in [1, 2, 128, 129, 700] {
+            let len = blocks * BLOCK;
+            let data = file_of(len);
+            let mut bytes = vec![0; len as usize];
+            data.read_exact_at(&mut bytes, 0).unwrap();
+            let digests = Hasher::new(&params()).blocks(&bytes).collect();
+            let tree = tempfile::tempfile().unwrap();
+            let window = Region::new(&tree, 0, hash_tree_len(len));
+            let root = write_digests(digests, &window, &params()).unwrap();
+            let mut found = vec![0; hash_tree_len(len) as usize];
+            window.read_exact_at(&mut found, 0).unwrap();
+            assert!((found, root) == tree_of(&data, len, 2), "{blocks}");
         }
     }
 
