@@ -1,5 +1,5 @@
 # Coracle's commands. `make demo` boots something real; `make test` checks everything.
-.PHONY: build demo test bench stress clean
+.PHONY: build demo test bench stress fuzz clean
 
 build:
 	cargo build --release
@@ -13,9 +13,14 @@ test:
 bench:
 	@scripts/bench
 
-# A hundred power cuts.
+# A hundred power cuts, and a thousand lives of workloads.
 stress:
 	CORACLE_POWER_CUTS=100 cargo test --release -p coracle-qemu-tests --test power_cut -- --nocapture
+	CORACLE_RESTARTS=1000 cargo test --release -p coracle-qemu-tests --test restarts -- --nocapture
+
+# Each parser of outside bytes for a minute.
+fuzz:
+	@scripts/fuzz
 
 clean:
 	cargo clean
