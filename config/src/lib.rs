@@ -22,6 +22,7 @@ mod secret;
 pub mod socket;
 pub mod spec;
 pub mod template;
+pub mod trust;
 pub mod value;
 mod workload;
 

@@ -51,6 +51,8 @@ pub struct Manifest {
     #[serde(default)]
     pub firewall: Firewall,
     #[serde(default)]
+    pub trust: Trust,
+    #[serde(default)]
     pub pod: BTreeMap<Text, Pod>,
     #[serde(default)]
     pub socket: BTreeMap<Text, Socket>,
@@ -188,6 +190,30 @@ pub struct Allow {
     #[serde(default)]
     pub from: Vec<Text>,
     pub interface: Option<Text>,
+}
+
+/// `[trust]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    pub default: Option<Text>,
+    #[serde(default)]
+    pub policy: BTreeMap<Text, TrustPolicy>,
+}
+
+/// `[trust.policy.NAME]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustPolicy {
+    #[serde(default)]
+    pub images: Vec<Text>,
+    #[serde(default)]
+    pub cosign_keys: Vec<Text>,
+    #[serde(default)]
+    pub openpgp_keys: Vec<Text>,
+    pub signed_as: Option<Text>,
+    #[serde(default)]
+    pub unsigned: bool,
 }
 
 /// A word, or several in an array.
@@ -454,6 +480,9 @@ fn type_hint(found: &str, expected: &str) -> Option<&'static str> {
         }
         (_, "struct NamedNetwork") => {
             Some("each network has a name: write [network.named.NAME] above its keys")
+        }
+        (_, "struct TrustPolicy") => {
+            Some("each policy has a name: write [trust.policy.NAME] above its keys")
         }
         (_, "a string or an array of strings") => {
             Some("put it in quotes, as in \"own\" or [\"front\", \"back\"]")

@@ -18,6 +18,7 @@ use crate::pod::{self, Pod};
 use crate::root::RootCompression;
 pub use crate::secret::SECRETS_PATH;
 use crate::socket::{self, Socket};
+use crate::trust::Trust;
 use crate::value::{self, Parsed};
 use crate::workload::confinement;
 pub use crate::workload::confinement::IDS;
@@ -83,6 +84,8 @@ pub struct Spec {
     pub settings: Settings,
     /// What of the machine itself the outside reaches.
     pub firewall: Firewall,
+    /// Which images must be signed, and by whom.
+    pub trust: Trust,
     /// The workloads' networks.
     pub fabric: Fabric,
     /// Network interfaces.
@@ -198,6 +201,7 @@ impl Spec {
             hostname_fixed: manifest.network.hostname.is_some(),
             settings: Settings::new(&manifest.network, &mut mistakes),
             firewall: Firewall::new(&manifest, &labels, &mut mistakes),
+            trust: Trust::new(&manifest.trust, &mut mistakes),
             fabric,
             interfaces,
             pods,

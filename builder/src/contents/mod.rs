@@ -166,6 +166,9 @@ pub enum Source {
         reference: String,
         /// What identifies it: `sha256:` and 64 hexadecimal digits.
         digest: String,
+        /// The keys that signed it, where a policy asked for that: OpenPGP fingerprints, or `sha256:` of a public key.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        signed_by: Vec<String>,
     },
     /// Debian packages.
     Debian {
@@ -309,6 +312,7 @@ pub(crate) mod tests {
                     source: Source::Image {
                         reference: "oci:images/three:latest".into(),
                         digest: format!("sha256:{}", "0d".repeat(32)),
+                        signed_by: vec!["0123ABCD".into()],
                     },
                     layers: vec![1],
                     own_layer: false,

@@ -120,9 +120,14 @@ fn workload(input: &WorkloadInput, packages: &mut Packages, layers: &mut Vec<Lay
         }
     }
     let source = match &input.origin {
-        Origin::Image { reference, digest } => Source::Image {
+        Origin::Image {
+            reference,
+            digest,
+            signers,
+        } => Source::Image {
             reference: reference.clone(),
             digest: digest.clone(),
+            signed_by: signers.iter().map(|signer| signer.key.clone()).collect(),
         },
         Origin::Debian {
             requested,

@@ -15,8 +15,9 @@ use crate::lock::Lock;
 use crate::overlay_files::file_layer;
 use crate::source::image::{Image, ImageConfig, Layer};
 use crate::source::origin::Origin;
+use crate::source::trust::Signer;
 use crate::source::user::{User, resolve_user};
-use crate::source::{debian, load};
+use crate::source::{debian, load, trust};
 
 impl Sources<'_> {
     pub(super) fn workload(
@@ -27,6 +28,7 @@ impl Sources<'_> {
     ) -> Result<WorkloadInput, Failure> {
         let (mut image, origin) = match &workload.source {
             Source::Image(reference) => {
+                let signers = self.check_trust(spec, reference)?;
                 let image = load(
                     reference.get_ref(),
                     self.file.folder(),
@@ -37,6 +39,7 @@ impl Sources<'_> {
                 let origin = Origin::Image {
                     reference: reference.get_ref().clone(),
                     digest: image.digest.clone(),
+                    signers,
                 };
                 (image, origin)
             }
@@ -62,6 +65,20 @@ impl Sources<'_> {
             own_layer: has_own_layer,
             origin,
         })
+    }
+
+    /// Refuses an image's files that are not signed as the file asks, and tells who signed the others.
+    fn check_trust(&self, spec: &Spec, reference: &Text) -> Result<Vec<Signer>, Failure> {
+        let signers = trust::check_local(&spec.trust, reference.get_ref(), self.file.folder());
+        let signers = signers.map_err(|error| {
+            let diagnostic = Diagnostic::at(reference.span(), error.reason).hint(error.hint);
+            self.file.failed_at(diagnostic)
+        })?;
+        for signer in &signers {
+            self.progress
+                .note(format!("image {}: {signer}", reference.get_ref()));
+        }
+        Ok(signers)
     }
 
     /// A root of Debian packages, as an image of one layer that says nothing of how to run it.

@@ -22,6 +22,7 @@ pub mod origin;
 mod pax;
 pub mod store;
 pub mod tar;
+pub mod trust;
 pub mod user;
 
 use std::path::{Path, PathBuf};

@@ -281,6 +281,8 @@ impl Source<'_> {
         manifests: Vec<Descriptor>,
         tag: Option<&str>,
     ) -> Result<Vec<Descriptor>, OciError> {
+        let mut manifests = manifests;
+        manifests.retain(|entry| !is_attachment(entry.annotations.as_ref()));
         let name = |d: &Descriptor| d.annotations.as_ref()?.get(REF_NAME).cloned();
         let tags: BTreeSet<String> = manifests.iter().filter_map(name).collect();
         let problem = match tag {
@@ -397,6 +399,19 @@ impl Source<'_> {
     fn unsupported(&self, what: &'static str, text: &str) -> OciError {
         unsupported(self.store, what, text)
     }
+}
+
+/// Whether an index's entry is no image, but what cosign attaches to one: signatures, attestations, bills of material.
+pub(super) fn is_attachment(annotations: Option<&BTreeMap<String, String>>) -> bool {
+    let annotation = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
+    let kind = annotation("kind").and_then(|kind| kind.strip_prefix("dev.cosignproject.cosign/"));
+    let of_tag = |tag: &str| {
+        let ending = tag
+            .strip_prefix("sha256-")
+            .and_then(|rest| rest.split_once('.'));
+        ending.is_some_and(|(hex, kind)| hex.len() == 64 && ["sig", "att", "sbom"].contains(&kind))
+    };
+    kind.is_some_and(|kind| !kind.starts_with("image")) || annotation(REF_NAME).is_some_and(of_tag)
 }
 
 fn describe(descriptor: &Descriptor) -> String {

@@ -1,5 +1,6 @@
 //! Where a workload's root came from, exactly: goes into the image's record of contents.
 
+use super::trust::Signer;
 use crate::lock::Pinned;
 
 /// A root's origin.
@@ -11,6 +12,8 @@ pub enum Origin {
         reference: String,
         /// What identifies it: `sha256:` and 64 hexadecimal digits.
         digest: String,
+        /// Who signed it, where a policy asks for that.
+        signers: Vec<Signer>,
     },
     /// Debian packages.
     Debian {
