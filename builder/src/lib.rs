@@ -22,6 +22,7 @@ pub mod overlay_files;
 pub mod plan;
 pub mod progress;
 pub mod seccomp;
+pub mod secure_boot;
 pub mod source;
 pub mod streams;
 pub mod tree;

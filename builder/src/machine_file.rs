@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use config::manifest::Text;
-use config::spec::{FileContent, KernelSource, Source};
+use config::spec::{FileContent, KernelSource, SignedBy, Source};
 use config::{Diagnostic, Diagnostics, Spec};
 
 use crate::failure::Failure;
@@ -84,6 +84,13 @@ impl MachineFile {
         }
         if let KernelSource::Files { image, modules } = &self.spec.kernel {
             files.extend([image, modules]);
+        }
+        if let Some(secure_boot) = &self.spec.secure_boot {
+            files.push(&secure_boot.certificate);
+            files.extend(&secure_boot.enroll);
+            if let SignedBy::Key(key) = &secure_boot.signed_by {
+                files.push(key);
+            }
         }
         for workload in &self.spec.workloads {
             if let Source::Image(text) = &workload.source {

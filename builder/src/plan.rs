@@ -26,7 +26,7 @@ use crate::firewall::{self, FIREWALL_PATH};
 use crate::format::{erofs, ext4};
 use crate::guest;
 use crate::identity::named_uuid;
-use crate::inputs::{Inputs, WorkloadInput};
+use crate::inputs::{Inputs, SecureBootInput, WorkloadInput};
 use crate::source::drivers::Drivers;
 use crate::source::modules::Module;
 use crate::tree::{Content, Inode, Kind, Metadata, Tree, TreeError};
@@ -89,6 +89,10 @@ pub struct Plan {
     pub stub: Content,
     /// systemd-boot.
     pub loader: Content,
+    /// Who signs loader and UKI.
+    pub secure_boot: Option<SecureBootInput>,
+    /// The firmware is told to take the keys of the ESP by itself, if it has none.
+    pub enroll_at_once: bool,
     /// The state partition's size in bytes.
     pub state_size: Option<u64>,
     /// All times in the image: seconds since the Unix epoch.
@@ -141,6 +145,8 @@ impl Plan {
             kernel: inputs.kernel.image,
             stub: inputs.efi.stub,
             loader: inputs.efi.loader,
+            secure_boot: inputs.secure_boot,
+            enroll_at_once: spec.hardware != HardwareProfile::Metal,
             state_size: spec.state_size,
             epoch,
             contents,

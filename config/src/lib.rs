@@ -19,6 +19,7 @@ mod order;
 pub mod pod;
 pub mod root;
 mod secret;
+mod secure_boot;
 pub mod socket;
 pub mod spec;
 pub mod template;

@@ -34,6 +34,7 @@ pub struct Manifest {
     pub hardware: Hardware,
     #[serde(default)]
     pub boot: Boot,
+    pub secure_boot: Option<SecureBoot>,
     #[serde(default)]
     pub debian: Debian,
     #[serde(default)]
@@ -92,6 +93,16 @@ pub struct Hardware {
 pub struct Boot {
     pub loader: Option<Text>,
     pub stub: Option<Text>,
+}
+
+/// `[secure_boot]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBoot {
+    pub certificate: Text,
+    pub key: Option<Text>,
+    pub sign_command: Option<Spanned<Vec<Text>>>,
+    pub enroll: Option<Text>,
 }
 
 /// `[debian]`.

@@ -17,6 +17,7 @@ use crate::order::start_order;
 use crate::pod::{self, Pod};
 use crate::root::RootCompression;
 pub use crate::secret::SECRETS_PATH;
+pub use crate::secure_boot::{SecureBoot, SignedBy};
 use crate::socket::{self, Socket};
 use crate::trust::Trust;
 use crate::value::{self, Parsed};
@@ -60,6 +61,8 @@ pub struct Spec {
     pub drivers: Vec<String>,
     /// systemd-boot's EFI binary and the UKI's stub on the host; `None`: from the Debian package.
     pub boot_files: Option<(Text, Text)>,
+    /// Who signs what the firmware is to start; `None`: nobody.
+    pub secure_boot: Option<SecureBoot>,
     /// The Debian suite of the workloads' packages; `None`: the host's own sources.
     pub debian_suite: Option<String>,
     /// How the root's files are compressed.
@@ -171,12 +174,16 @@ impl Spec {
                 .unwrap_or_else(|| "0.1.0".to_owned()),
             kernel: kernel_source(&manifest, hardware, &mut mistakes),
             command_line: mistakes.take_all(&manifest.kernel.command_line, command_line_word),
-            module_signatures: module_signatures(&manifest.kernel),
+            module_signatures: module_signatures(&manifest),
             initrd_modules: mistakes.take_all(&manifest.kernel.initrd_modules, module_name),
             extra_modules: mistakes.take_all(&manifest.kernel.extra_modules, module_name),
             hardware,
             drivers: mistakes.take_all(&manifest.hardware.drivers, module_name),
             boot_files: boot_files(&manifest.boot, &mut mistakes),
+            secure_boot: manifest
+                .secure_boot
+                .as_ref()
+                .and_then(|table| SecureBoot::new(table, &mut mistakes)),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
             compression: RootCompression::new(&manifest.root, &mut mistakes),
             state_size: mistakes
@@ -322,14 +329,16 @@ fn suite(text: &Text) -> Parsed<String> {
     )
 }
 
-/// A kernel that is told to enforce signatures, or to lock itself down, needs them; no other does.
-fn module_signatures(kernel: &manifest::Kernel) -> bool {
+/// A kernel that is told to enforce signatures, or to lock itself down, needs them, and under Secure Boot each distribution's
+/// does the latter; no other does.
+fn module_signatures(manifest: &Manifest) -> bool {
+    let kernel = &manifest.kernel;
     let enforced = |word: &Text| {
         word.get_ref().starts_with("module.sig_enforce") || word.get_ref().starts_with("lockdown=")
     };
-    kernel
-        .module_signatures
-        .unwrap_or_else(|| kernel.command_line.iter().any(enforced))
+    kernel.module_signatures.unwrap_or_else(|| {
+        manifest.secure_boot.is_some() || kernel.command_line.iter().any(enforced)
+    })
 }
 
 fn module_name(text: &Text) -> Parsed<String> {

@@ -783,3 +783,35 @@ fn a_socket_whose_mode_shuts_out_who_connects_to_it_is_a_mistake() {
     let in_pod = "pod = \"p\"\n[pod.p]\nuser_namespace = \"host\"";
     assert!(config::parse(&text("0660", in_pod)).is_ok());
 }
+
+#[test]
+fn an_image_is_signed_by_a_key_or_by_a_command() {
+    let with =
+        |lines: &str| format!("name = \"a\"\n[secure_boot]\ncertificate = \"db.pem\"\n{lines}");
+    for (lines, signatures) in [
+        ("key = \"db.key\"", true),
+        ("sign_command = [\"kms\", \"sign\"]", true),
+    ] {
+        let spec = config::parse(&with(lines)).unwrap();
+        assert!(spec.secure_boot.is_some());
+        assert_eq!(
+            spec.module_signatures, signatures,
+            "a kernel under Secure Boot is locked down"
+        );
+    }
+    for (lines, wanted) in [
+        ("", "os.toml:3:15"),
+        ("", "without a key to sign with"),
+        (
+            "key = \"k\"\nsign_command = [\"c\"]",
+            "`key = \"k\"` beside `sign_command`",
+        ),
+        ("sign_command = []", "names no program"),
+        ("sign_command = [\"\"]", "names no program"),
+        ("keys = \"k\"", "unknown key `keys`"),
+    ] {
+        let told = mistakes(&with(lines));
+        assert!(told.contains(wanted), "no {wanted:?} in\n{told}");
+        assert!(told.contains("hint: "), "{told}");
+    }
+}

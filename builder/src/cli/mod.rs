@@ -2,6 +2,7 @@
 
 mod build;
 mod disk;
+mod keys;
 mod run;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use build::{Build, Choice};
 pub use disk::{Inspect, Logs};
+pub use keys::{Keys, NewKeys};
 pub use run::{Accel, Run};
 
 /// Builds and boots minimal, verified, container-first OS images from one TOML file.
@@ -37,6 +39,9 @@ pub enum Command {
     Inspect(Inspect),
     /// Show what a machine that is off has said: its workloads, its kernel and init.
     Logs(Logs),
+    /// Make keys for Secure Boot.
+    #[command(subcommand)]
+    Keys(Keys),
 }
 
 impl Command {
@@ -44,7 +49,7 @@ impl Command {
     pub fn tells_json(&self) -> bool {
         match self {
             Self::Check(Check { telling, .. }) | Self::Build(Build { telling, .. }) => telling.json,
-            Self::Run(_) | Self::Inspect(_) | Self::Logs(_) => false,
+            Self::Run(_) | Self::Inspect(_) | Self::Logs(_) | Self::Keys(_) => false,
         }
     }
 }

@@ -15,6 +15,10 @@ pub struct Run {
     /// Start the image's kernel without firmware and boot loader.
     #[arg(long)]
     pub direct: bool,
+    /// Boot with a firmware that enforces Secure Boot and trusts the certificate in FILE alone; without FILE, the one that the
+    /// image is signed with.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "direct")]
+    pub secure_boot: Option<Option<PathBuf>>,
     /// What carries out the guest's instructions; auto takes KVM only if a trial boot succeeds.
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     pub accel: Accel,

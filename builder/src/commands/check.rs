@@ -1,10 +1,12 @@
 //! `coracle check`: the file is read and validated, and what it says is told.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 mod confinement;
 mod interfaces;
 mod network;
+mod signing;
 mod supervision;
 
 use config::boot::OnDamage;
@@ -29,7 +31,9 @@ pub(super) fn check(arguments: &Check) -> Result<(), Failure> {
         let none = "# This machine has no firewall: it lets all in, and no workload has a network of its own.\n";
         ruleset.map_or_else(|| none.to_owned(), |ruleset| ruleset.text())
     } else {
-        describe(&file.spec)
+        let mut text = describe(&file.spec);
+        signing::describe(&mut text, &file, SystemTime::now())?;
+        text
     };
     if arguments.telling.json {
         return give(&Message::Machine { text: &text }.line());

@@ -72,7 +72,20 @@ fn uki_json(uki: &Uki) -> Result<Value, Failure> {
         .unwrap_or_default();
     Ok(json!({
         "path": uki.path, "size": uki.bytes.len(), "kernel": release, "command_line": uki.command_line()?, "sections": sections,
+        "signed_by": signers(&uki.bytes),
     }))
+}
+
+/// Who has signed an image, and whether the signature fits it.
+fn signers(image: &[u8]) -> Vec<Value> {
+    let signature = |signature: crate::secure_boot::ImageSignature| {
+        json!({
+            "subject": signature.certificate.subject(), "fits": signature.fits,
+            "sha256": crate::identity::hex(&signature.certificate.fingerprint()), "not_after": signature.certificate.not_after(),
+        })
+    };
+    let found = crate::secure_boot::signatures(image).unwrap_or_default();
+    found.into_iter().map(signature).collect()
 }
 
 /// The report as text: the same facts as the JSON, drawn from it so that the two never differ.
@@ -105,6 +118,14 @@ fn describe(report: &Value) -> String {
     );
     for s in list(&uki["sections"]) {
         out += &format!("  {:<12} {:>10}\n", text(&s["name"]), bytes(&s["size"]));
+    }
+    for signer in list(&uki["signed_by"]) {
+        let fits = if signer["fits"] == true {
+            "signed by"
+        } else {
+            "CHANGED since it was signed by"
+        };
+        out += &format!("  {fits} {}\n", text(&signer["subject"]));
     }
     let verdict = if report["verified"] == true {
         "verified: every block of the root fits"

@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod inspect;
+mod keys;
 mod logs;
 mod run;
 mod secrets;
@@ -27,6 +28,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Check(arguments) => check::check(&arguments),
         Command::Build(arguments) => build::build(&arguments, &progress),
         Command::Run(arguments) => run::run(&arguments, &progress),
+        Command::Keys(arguments) => keys::keys(&arguments, &progress),
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments.disk, arguments.json),
     }

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::image::{DiskImage, Uki};
 use crate::machine_file::MachineFile;
 use crate::progress::Progress;
+use crate::secure_boot::{self, Certificate};
 use crate::source::cache::Cache;
 use crate::streams::{give, tell_line};
 use crate::vm::{self, DirectBoot, Forward, HttpCheck, Options, Outcome};
@@ -42,8 +43,11 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     };
     let image = DiskImage::open(&disk)?;
     let spec = image.boot_spec()?;
-    let direct = extract_kernel(&image.uki()?, folder.path())?;
-    let options = options(arguments, &spec, disk, direct, cache.root())?;
+    let uki = image.uki()?;
+    let direct = extract_kernel(&uki, folder.path())?;
+    let mut options = options(arguments, &spec, disk, direct, cache.root())?;
+    options.secure_boot = trusted(arguments, &uki)?;
+    options.scratch = folder.path().to_owned();
     for forward in &options.forwards {
         tell_line(&leads_to(forward));
     }
@@ -92,6 +96,25 @@ fn is_disk(path: &Path) -> Result<bool, Failure> {
     let count = (&file).read(&mut first).map_err(cannot)?;
     // A disk with a ruined table is still no text.
     Ok(has_header || first[..count].contains(&0))
+}
+
+/// Whom a firmware that enforces Secure Boot is to trust.
+fn trusted(arguments: &Run, uki: &Uki) -> Result<Option<Certificate>, Failure> {
+    let signer = match &arguments.secure_boot {
+        None => return Ok(None),
+        Some(Some(file)) => return Ok(Some(Certificate::read(file)?)),
+        Some(None) => secure_boot::signatures(&uki.bytes)
+            .unwrap_or_default()
+            .pop(),
+    };
+    let certificate = signer.map(|signature| signature.certificate);
+    certificate.map(Some).ok_or_else(|| {
+        Failure::Input(
+            "error: --secure-boot: the image is not signed\n\
+             hint: sign it by [secure_boot] in the machine's file, or name a certificate: --secure-boot=FILE"
+                .to_owned(),
+        )
+    })
 }
 
 /// Writes kernel and initrd of a UKI into a folder.

@@ -10,6 +10,8 @@ use crate::format::{array_at, fat, gpt};
 use crate::plan::Plan;
 use crate::tree::{Content, Kind, Tree};
 
+/// Where systemd-boot looks for keys for a firmware that has none.
+const KEYS: &str = "loader/keys/auto";
 /// The ESP's least size: systemd-boot and three UKIs of a small machine.
 const LEAST_ESP: u64 = 64 << 20;
 
@@ -17,6 +19,20 @@ const LEAST_ESP: u64 = 64 << 20;
 pub(super) fn esp_len(uki: usize, loader: usize) -> u64 {
     let needed = 3 * (uki as u64 + (1 << 20)) + 2 * loader as u64 + (2 << 20);
     needed.next_multiple_of(ALIGNMENT).max(LEAST_ESP)
+}
+
+/// loader.conf(5). A virtual machine has no option ROMs that its own keys would lock out, so there systemd-boot writes keys
+/// of its own accord into a firmware that has none; elsewhere somebody chooses that in its menu.
+fn loader_conf(plan: &Plan) -> &'static str {
+    let offers = plan
+        .secure_boot
+        .as_ref()
+        .is_some_and(|input| !input.updates.is_empty());
+    match (offers, plan.enroll_at_once) {
+        (false, _) => "timeout 0\neditor no\n",
+        (true, true) => "timeout 0\neditor no\nsecure-boot-enroll force\n",
+        (true, false) => "timeout 0\neditor no\nsecure-boot-enroll manual\n",
+    }
 }
 
 /// Its files.
@@ -28,8 +44,13 @@ pub(super) fn esp_tree(plan: &Plan, loader: Vec<u8>, uki: Vec<u8>) -> Result<Tre
     tree.put_file(
         "loader/loader.conf",
         0o644,
-        Content::Bytes(b"timeout 0\neditor no\n"[..].into()),
+        Content::Bytes(loader_conf(plan).as_bytes().into()),
     )?;
+    let updates = plan.secure_boot.iter().flat_map(|input| &input.updates);
+    for (name, bytes) in updates {
+        let path = format!("{KEYS}/{name}");
+        tree.put_file(&path, 0o644, Content::Bytes(bytes[..].into()))?;
+    }
     tree.put_file(&plan.uki_path(), 0o755, Content::Bytes(uki.into()))?;
     Ok(tree)
 }

@@ -20,6 +20,7 @@ use crate::format::{cpio, erofs, ext4, fat, gpt, pe, verity};
 use crate::identity::{hex, named_uuid};
 use crate::plan::{Plan, state_options};
 use crate::progress::Progress;
+use crate::secure_boot::SecureBootError;
 use crate::tree::{Content, TreeError};
 
 pub use layout::types;
@@ -50,6 +51,9 @@ pub enum DiskError {
     /// The EFI system partition.
     #[error("cannot write the EFI system partition")]
     Fat(#[from] fat::FatError),
+    /// A signature.
+    #[error("cannot sign")]
+    Sign(#[from] SecureBootError),
     /// The state file system.
     #[error("cannot write the state file system")]
     Ext4(#[from] ext4::Ext4Error),
@@ -105,7 +109,11 @@ pub fn write(file: &File, plan: &mut Plan, progress: &Progress) -> Result<Writte
         let window = Region::new(file, region.start, region.len).fresh();
         ext4::write(&window, &state_options(&plan.boot_spec.name, plan.epoch))?;
     }
-    let uki = uki(plan, &stub, &kernel, &initrd, &root.hash)?;
+    let (loader, uki) = {
+        let _step = progress.step("making the kernel image", None);
+        let uki = uki(plan, &stub, &kernel, &initrd, &root.hash)?;
+        (signed(plan, "loader", loader)?, signed(plan, "uki", uki)?)
+    };
     let _step = progress.step("writing the EFI system partition", None);
     let esp = esp_tree(plan, loader, uki)?;
     write_esp(file, &layout.partitions[0], plan.epoch, &esp)?;
@@ -120,6 +128,13 @@ pub fn write(file: &File, plan: &mut Plan, progress: &Progress) -> Result<Writte
 
 fn disk_guid(plan: &Plan, hash: &verity::Hash) -> Uuid {
     named_uuid(&["disk", &plan.boot_spec.name, &hex(hash)])
+}
+
+fn signed(plan: &Plan, what: &str, image: Vec<u8>) -> Result<Vec<u8>, DiskError> {
+    match &plan.secure_boot {
+        Some(input) => Ok(input.signing.sign(what, image)?),
+        None => Ok(image),
+    }
 }
 
 /// A boot file's bytes.

@@ -4,6 +4,7 @@
 mod kernel;
 mod limits;
 mod process;
+mod signing;
 mod workload;
 
 use config::Diagnostic;
@@ -22,8 +23,11 @@ use crate::source::drivers::DriverSets;
 use crate::source::efi::Efi;
 use crate::source::image::Layer;
 use crate::source::kernel::Kernel;
+use crate::source::module_file;
 use crate::source::modules::Module;
 use crate::source::origin::Origin;
+
+pub use signing::{SecureBootInput, secure_boot};
 
 /// A build's inputs.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct Inputs {
     pub drivers: DriverSets,
     /// systemd-boot and the UKI's stub.
     pub efi: Efi,
+    /// Who signs.
+    pub secure_boot: Option<SecureBootInput>,
     /// The workloads in start order.
     pub workloads: Vec<WorkloadInput>,
 }
@@ -80,12 +86,23 @@ pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Resul
         cache: &cache,
         progress,
     };
+    let secure_boot = signing::secure_boot(file)?;
     let kernel = sources.kernel(choice, &mut lock)?;
     let modules = sources.modules(&kernel)?;
     let efi = sources.efi(&mut lock)?;
     let mut workloads = Vec::new();
     for workload in &spec.workloads {
         workloads.push(sources.workload(spec, workload, &mut lock)?);
+    }
+    if spec.secure_boot.is_some() {
+        tell_unsigned(
+            modules
+                .initrd
+                .iter()
+                .chain(&modules.root)
+                .chain(&modules.late),
+            progress,
+        );
     }
     lock.save()?;
     Ok(Inputs {
@@ -96,8 +113,24 @@ pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Resul
         spare_modules: modules.spare,
         drivers: modules.drivers,
         efi,
+        secure_boot,
         workloads,
     })
+}
+
+/// A kernel under Secure Boot locks itself down and refuses a module without a signature that it knows.
+fn tell_unsigned<'a>(modules: impl Iterator<Item = &'a Module>, progress: &Progress) {
+    let unsigned = modules.filter(|module| !module_file::is_signed(module));
+    let names: Vec<&str> = unsigned
+        .map(|module| module.name.as_str())
+        .take(3)
+        .collect();
+    if !names.is_empty() {
+        progress.note(format!(
+            "kernel modules without a signature ({}, ...): under Secure Boot this kernel may refuse them; take a kernel whose modules are signed, as Debian's are, or have module_signatures = true",
+            names.join(", ")
+        ));
+    }
 }
 
 /// What every source needs.

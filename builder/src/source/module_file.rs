@@ -69,6 +69,14 @@ pub fn prepare(module: Module, keep_signature: bool) -> Result<Module, ModuleFil
     })
 }
 
+/// Whether a prepared module has a signature, by whomever.
+pub fn is_signed(module: &Module) -> bool {
+    match &module.content {
+        Content::Bytes(bytes) => bytes.ends_with(MAGIC),
+        Content::Range { .. } => false,
+    }
+}
+
 /// The module's length without a signature; `None` if the signature's lengths do not fit.
 fn unsigned_len(bytes: &[u8]) -> Option<usize> {
     let Some(signed) = bytes.strip_suffix(MAGIC) else {

@@ -46,6 +46,12 @@ pub(crate) enum Boot<'a> {
     Direct(&'a DirectBoot),
 }
 
+impl Boot<'_> {
+    fn is_secure(self) -> bool {
+        matches!(self, Self::Firmware(firmware) if firmware.secure)
+    }
+}
+
 /// The disk as the guest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Disk<'a> {
@@ -82,7 +88,15 @@ pub(crate) fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     // The disk, network and random devices below are all there is: no SATA controller, mouse port or high
     // precision timer that firmware and kernel would spend their time on.
     let q35 = "q35,sata=off,smbus=off,vmport=off,hpet=off,usb=off";
-    line.pair("-machine", format!("{q35},accel={}", machine.engine.name()));
+    let smm = if machine.boot.is_secure() {
+        ",smm=on"
+    } else {
+        ""
+    };
+    line.pair(
+        "-machine",
+        format!("{q35}{smm},accel={}", machine.engine.name()),
+    );
     line.pair("-cpu", cpu(machine.engine));
     line.pair("-m", machine.memory_mib.to_string());
     line.pair("-smp", machine.cpus.to_string());
@@ -117,6 +131,11 @@ fn add_boot(line: &mut Line, boot: Boot<'_>) {
             line.drive(code, &firmware.code);
             let variables = "if=pflash,unit=1,format=raw,snapshot=on";
             line.drive(variables, &firmware.variables);
+            if firmware.secure {
+                // Only the firmware's own code in SMM writes to flash; it cannot wake from S3 then.
+                line.pair("-global", "driver=cfi.pflash01,property=secure,value=on");
+                line.pair("-global", "ICH9-LPC.disable_s3=1");
+            }
         }
         Boot::Direct(direct) => {
             line.pair("-kernel", &direct.kernel);
@@ -239,11 +258,16 @@ mod tests {
 
     #[test]
     fn firmware_is_never_written_to() {
-        let firmware = Firmware {
+        let mut firmware = Firmware {
             code: "/code".into(),
             variables: "/vars".into(),
+            secure: false,
         };
         let line = text(&machine(Boot::Firmware(&firmware), &[]));
+        assert!(!line.contains("smm=on") && !line.contains("secure"));
+        firmware.secure = true;
+        let line = text(&machine(Boot::Firmware(&firmware), &[]));
+        assert!(line.contains("smm=on") && line.contains("property=secure,value=on"));
         assert!(line.contains("if=pflash,unit=0,format=raw,readonly=on,file=/code"));
         assert!(line.contains("if=pflash,unit=1,format=raw,snapshot=on,file=/vars"));
         assert!(!line.contains("-kernel"));

@@ -35,6 +35,8 @@ pub(crate) enum GuestEvent {
     LoaderStarts,
     /// The named workload is ready.
     WorkloadReady(String),
+    /// The firmware does not start an image that nobody it trusts has signed.
+    FirmwareRefused(String),
     /// The machine refuses to go on: corruption, no root.
     Refused(String),
     /// The kernel has given up.
@@ -108,6 +110,9 @@ impl Reader {
             None if !self.init_has_spoken && text.contains(FIRMWARE_IS_DONE) => {
                 (None, Some(GuestEvent::LoaderStarts))
             }
+            None if !self.init_has_spoken && is_refusal(&text) => {
+                (None, Some(GuestEvent::FirmwareRefused(text.clone())))
+            }
             None => (None, parse_panic(&text)),
         };
         Some(Line {
@@ -116,6 +121,11 @@ impl Reader {
             event,
         })
     }
+}
+
+/// What EDK II and systemd-boot say of an image whose signature the firmware does not take.
+fn is_refusal(text: &str) -> bool {
+    text.contains("Access Denied") || text.contains("Security Violation")
 }
 
 /// `coracle: [SECONDS.mmm] TEXT` as the time and the text.

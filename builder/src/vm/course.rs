@@ -156,6 +156,10 @@ impl Course {
                 self.timeline.note_loader(now);
                 Vec::new()
             }
+            GuestEvent::FirmwareRefused(reason) => {
+                self.fail(now, Error::FirmwareRefused { reason });
+                vec![Action::Kill]
+            }
             GuestEvent::Refused(reason) => {
                 self.fail(now + REFUSAL_TIME, Error::Refused { reason });
                 Vec::new()

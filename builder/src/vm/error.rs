@@ -57,6 +57,12 @@ pub enum Error {
         /// Its own words.
         reason: String,
     },
+    /// The firmware refused the boot loader or the kernel image.
+    #[error("the firmware refused the image: {reason}")]
+    FirmwareRefused {
+        /// Its own words.
+        reason: String,
+    },
     /// The guest's kernel gave up.
     #[error("the guest's kernel panicked: {reason}")]
     KernelPanic {
@@ -131,6 +137,10 @@ impl Error {
             Self::NotReady { .. } => {
                 Some("the console above has the whole story; --timeout S gives it longer".to_owned())
             }
+            Self::FirmwareRefused { .. } => Some(
+                "under Secure Boot it starts only what is signed, unchanged, by a key that it trusts"
+                    .to_owned(),
+            ),
             Self::Refused { .. } => {
                 Some("the disk is not what was built: build it again".to_owned())
             }

@@ -15,6 +15,7 @@ mod host;
 mod machine;
 mod qmp;
 mod timeline;
+mod variables;
 mod watch;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ pub use console::{Console, sanitize};
 pub use error::{Error, LastSeen};
 pub use timeline::{Mark, Timeline};
 
+use crate::secure_boot::Certificate;
 use accel::Trial;
 use answer::Question;
 use command_line::{Boot, Disk, Machine as Shape, arguments};
@@ -84,6 +86,10 @@ pub struct Options {
     pub disk: PathBuf,
     /// Boot this kernel without firmware; `None`: UEFI.
     pub direct: Option<DirectBoot>,
+    /// The firmware enforces Secure Boot and trusts this certificate alone.
+    pub secure_boot: Option<Certificate>,
+    /// A folder that lives as long as the machine, for what it needs beside its disk.
+    pub scratch: PathBuf,
     /// The accelerator.
     pub accel: Accel,
     /// A kernel for the trial of KVM, the image's own as a rule. Without one (and without [`Options::direct`]) the
@@ -121,6 +127,8 @@ impl Options {
         Self {
             disk: disk.into(),
             direct: None,
+            secure_boot: None,
+            scratch: std::env::temp_dir(),
             accel: Accel::Auto,
             trial_kernel: None,
             memory_mib: 512,
@@ -158,9 +166,15 @@ pub struct Outcome {
 /// end clean.
 pub fn run(options: &Options, console: &mut dyn Console) -> Result<Outcome, Error> {
     let qemu = host::find_qemu()?;
-    let firmware = match options.direct {
-        Some(_) => None,
-        None => Some(Firmware::find(options.firmware.as_deref())?),
+    let directory = options.firmware.as_deref();
+    let firmware = match (&options.direct, &options.secure_boot) {
+        (Some(_), _) => None,
+        (None, None) => Some(Firmware::find(directory)?),
+        (None, Some(certificate)) => Some(Firmware::find_secure(
+            directory,
+            certificate,
+            &options.scratch,
+        )?),
     };
     check_readable(&options.disk)?;
     host::check_ports(&options.forwards)?;

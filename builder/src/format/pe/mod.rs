@@ -1,8 +1,10 @@
 //! PE32+ images, as far as a unified kernel image needs them (UAPI group specification "Unified Kernel Image",
 //! Microsoft's "PE Format").
 //!
-//! The writer adds sections to systemd's stub and changes nothing of its code or data. Signatures are neither
-//! made nor checked; adding to a signed stub is refused, for its signature would no longer hold.
+//! The writer adds sections to systemd's stub, drops its symbols and changes nothing of its code or data. Adding to a signed stub is refused,
+//! for its signature would no longer hold.
+
+pub mod authenticode;
 
 use std::ops::Range;
 
@@ -18,6 +20,9 @@ const PE32_PLUS: u16 = 0x20b;
 const CERTIFICATE_TABLE: usize = 4;
 /// Initialized data, readable.
 const CHARACTERISTICS: u32 = 0x4000_0040;
+
+/// Where the COFF header says where symbols are, and how many.
+const SYMBOLS: usize = 12;
 
 // Places in the optional header.
 const SIZE_OF_INITIALIZED_DATA: usize = 8;
@@ -88,7 +93,7 @@ pub fn append_sections(stub: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8
     check_room(stub, &headers, &existing, sections)?;
     let total: usize = sections.iter().map(|(_, data)| data.len()).sum();
     let mut image = Vec::with_capacity(stub.len() + total + (sections.len() + 1) * PAGE as usize);
-    image.extend_from_slice(stub);
+    image.extend_from_slice(&stub[..sections_end(stub, &headers)]);
     let file_alignment = headers.file_alignment as usize;
     image.resize(image.len().next_multiple_of(file_alignment), 0);
 
@@ -124,6 +129,17 @@ pub fn append_sections(stub: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8
     Ok(image)
 }
 
+/// Where the last section ends. A linker's symbols may follow, which nothing loads: what a signature covers has no gaps.
+fn sections_end(stub: &[u8], headers: &Headers) -> usize {
+    headers
+        .section_headers(stub)
+        .map(|header| (u32_at(header, 20) as usize).saturating_add(u32_at(header, 16) as usize))
+        .max()
+        .unwrap_or_default()
+        .max(headers.table_end().max(headers.headers_len))
+        .min(stub.len())
+}
+
 /// The sections of an image, in the order of its table. Every range lies inside `file`.
 ///
 /// # Errors
@@ -141,6 +157,7 @@ struct Headers {
     section_alignment: u32,
     file_alignment: u32,
     headers_len: usize,
+    has_directory: bool,
     signed: bool,
 }
 
@@ -174,10 +191,8 @@ impl Headers {
         }
         let directories = u32_at(optional, NUMBER_OF_DIRECTORIES) as usize;
         let certificates = OPTIONAL_HEADER_MIN + CERTIFICATE_TABLE * 8;
-        let signed = directories > CERTIFICATE_TABLE
-            && optional
-                .get(certificates..certificates + 8)
-                .is_some_and(|entry| entry != [0; 8]);
+        let has_directory = directories > CERTIFICATE_TABLE && optional.len() >= certificates + 8;
+        let signed = has_directory && optional[certificates..certificates + 8] != [0; 8];
         Ok(Self {
             coff,
             optional: coff + COFF_LEN,
@@ -186,8 +201,13 @@ impl Headers {
             section_alignment,
             file_alignment,
             headers_len: u32_at(optional, SIZE_OF_HEADERS) as usize,
+            has_directory,
             signed,
         })
+    }
+
+    fn section_headers<'a>(&self, file: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        file[self.table..self.table_end()].chunks_exact(SECTION_HEADER_LEN)
     }
 
     fn table_end(&self) -> usize {
@@ -201,6 +221,8 @@ impl Headers {
         };
         put(self.optional + SIZE_OF_IMAGE, size_of_image);
         put(self.optional + CHECKSUM, 0);
+        put(self.coff + SYMBOLS, 0);
+        put(self.coff + SYMBOLS + 4, 0);
         let initialized = self.optional + SIZE_OF_INITIALIZED_DATA;
         let sum = u32_at(image, initialized).saturating_add(data);
         image[initialized..initialized + 4].copy_from_slice(&sum.to_le_bytes());
@@ -210,8 +232,8 @@ impl Headers {
 }
 
 fn read_sections(file: &[u8], headers: &Headers) -> Result<Vec<Section>, PeError> {
-    file[headers.table..headers.table_end()]
-        .chunks_exact(SECTION_HEADER_LEN)
+    headers
+        .section_headers(file)
         .map(|header| read_section(file, header))
         .collect()
 }
@@ -300,7 +322,7 @@ mod tests {
     use super::*;
 
     /// A stub of one section with room for `room` more.
-    fn stub(room: usize) -> Vec<u8> {
+    pub(super) fn stub(room: usize) -> Vec<u8> {
         let table = 64 + COFF_LEN + 240;
         let headers_len = (table + (1 + room) * SECTION_HEADER_LEN) as u32;
         let mut stub = vec![0; 0x400];
@@ -320,7 +342,7 @@ mod tests {
         ] {
             stub[optional + at..optional + at + 4].copy_from_slice(&u32::to_le_bytes(value));
         }
-        let header = section_header(".text", 0x123, 0x1000, 0x200, 0x400);
+        let header = section_header(".text", 0x123, 0x1000, 0x600 - headers_len, headers_len);
         stub[table..table + SECTION_HEADER_LEN].copy_from_slice(&header);
         stub.resize(0x600, 0xcc);
         stub
