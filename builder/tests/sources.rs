@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use builder::lock::{Lock, Pinned};
+use builder::lock::{Lock, Pinned, Pins};
 use builder::progress::Progress;
 use builder::source::cache::{Cache, CacheKind};
 use builder::source::debian::{self, DebianError};
@@ -39,7 +39,7 @@ fn nginx_of_debian_becomes_a_layer_that_can_run() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(Some(&directory.path().join("cache"))).unwrap();
     let path = directory.path().join("coracle.lock");
-    let mut lock = Lock::open(&path, false).unwrap();
+    let mut lock = Lock::open(&path, Pins::Keep).unwrap();
     let progress = Progress::silent();
     let request = debian::request(&["nginx-light".into()], None, false);
     let pins = debian::resolve(&request, &mut lock, &cache, &progress);
@@ -75,7 +75,7 @@ fn nginx_of_debian_becomes_a_layer_that_can_run() {
     assert_eq!((log.uid, log.gid, log.mode), (33, 4, 0o640));
 
     // The second build has it all from lock and cache, and gets the same.
-    let mut lock = Lock::open(&path, false).unwrap();
+    let mut lock = Lock::open(&path, Pins::Keep).unwrap();
     let again = debian::resolve(&request, &mut lock, &cache, &progress).unwrap();
     assert_eq!(again, pins);
     let again = debian::unpack(&again, None, &cache, &progress).unwrap();
@@ -111,7 +111,7 @@ fn package_with_another_digest_is_refused(pins: &[Pinned], cache: &Cache) {
 fn unknown_package_is_an_error_with_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(Some(directory.path())).unwrap();
-    let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
+    let mut lock = Lock::open(&directory.path().join("coracle.lock"), Pins::Keep).unwrap();
     let request = debian::request(&["no-such-package-here".into()], None, false);
     let error = debian::resolve(&request, &mut lock, &cache, &Progress::silent()).unwrap_err();
     let text = error.to_string();
@@ -144,7 +144,7 @@ fn kept_cache() -> Cache {
 fn kernel_of(suite: &str, suffix: &str) {
     let directory = tempfile::tempdir().unwrap();
     let cache = kept_cache();
-    let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
+    let mut lock = Lock::open(&directory.path().join("coracle.lock"), Pins::Keep).unwrap();
     let progress = Progress::silent();
     let package = "linux-image-cloud-amd64";
     let kernel = match Kernel::from_package(package, Some(suite), &mut lock, &cache, &progress) {
@@ -203,7 +203,7 @@ fn kernel_of_trixie_has_its_modules_compressed() {
 fn boot_loader_of_debian_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let cache = kept_cache();
-    let mut lock = Lock::open(&directory.path().join("coracle.lock"), false).unwrap();
+    let mut lock = Lock::open(&directory.path().join("coracle.lock"), Pins::Keep).unwrap();
     match Efi::from_package(None, &mut lock, &cache, &Progress::silent()) {
         Err(error) if error.to_string().contains("cannot be had") => {
             eprintln!("SKIPPED: {error}");

@@ -17,6 +17,7 @@ mod mistakes;
 pub mod network;
 mod order;
 pub mod pod;
+pub mod registry;
 pub mod root;
 mod secret;
 mod secure_boot;

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use toml::Spanned;
+pub use toml::Spanned;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
 
@@ -53,6 +53,8 @@ pub struct Manifest {
     pub firewall: Firewall,
     #[serde(default)]
     pub trust: Trust,
+    #[serde(default)]
+    pub registry: BTreeMap<Text, Registry>,
     #[serde(default)]
     pub pod: BTreeMap<Text, Pod>,
     #[serde(default)]
@@ -118,6 +120,15 @@ pub struct Debian {
 pub struct Root {
     pub compression: Option<Text>,
     pub level: Option<Spanned<i64>>,
+}
+
+/// `[registry.HOST]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    pub ca: Option<Text>,
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 /// `[state]`.

@@ -15,6 +15,7 @@ use crate::mistakes::Mistakes;
 use crate::network::{Fabric, Firewall, Settings, check_claims};
 use crate::order::start_order;
 use crate::pod::{self, Pod};
+use crate::registry::{self, Registry};
 use crate::root::RootCompression;
 pub use crate::secret::SECRETS_PATH;
 pub use crate::secure_boot::{SecureBoot, SignedBy};
@@ -67,6 +68,8 @@ pub struct Spec {
     pub debian_suite: Option<String>,
     /// How the root's files are compressed.
     pub compression: RootCompression,
+    /// What the file says of registries.
+    pub registries: Vec<Registry>,
     /// The state partition's size in bytes, a multiple of 1 MiB; `None`: no state partition.
     pub state_size: Option<u64>,
     /// The bounds of the log.
@@ -186,6 +189,7 @@ impl Spec {
                 .and_then(|table| SecureBoot::new(table, &mut mistakes)),
             debian_suite: mistakes.take_some(manifest.debian.suite.as_ref(), suite),
             compression: RootCompression::new(&manifest.root, &mut mistakes),
+            registries: registry::registries(&manifest.registry, &mut mistakes),
             state_size: mistakes
                 .take_some(manifest.state.as_ref().map(|state| &state.size), state_size),
             log: log::bounds(&manifest.log, &mut mistakes),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::Text;
 use crate::network::port_number;
+use crate::registry::{self, Reference};
 
 /// A parser's answer.
 pub type Parsed<T> = Result<T, Diagnostic>;
@@ -266,32 +267,44 @@ pub fn http_target(text: &Text) -> Parsed<HttpTarget> {
 /// The transports of [`image_reference`].
 pub const TRANSPORTS: [&str; 5] = ["oci", "oci-archive", "docker-archive", "aci", "dir"];
 
-/// An image reference `TRANSPORT:PATH[:TAG]`; only the transport is judged here.
+/// An image as the file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageReference {
+    /// `TRANSPORT:PATH[:TAG]`, a file or folder of the host.
+    Local(String),
+    /// In a registry.
+    Registry(Reference),
+}
+
+/// An image reference: `TRANSPORT:PATH[:TAG]`, of which only the transport is judged here, or one of a registry.
 ///
 /// # Errors
-/// No transport, an unknown one, or no path behind it.
-pub fn image_reference(text: &Text) -> Parsed<String> {
+/// An unknown transport, no path behind it, or what [`registry::reference`] says.
+pub fn image_reference(text: &Text) -> Parsed<ImageReference> {
     let reference = text.get_ref();
-    let known = TRANSPORTS.iter().any(|t| {
-        reference
-            .strip_prefix(t)
-            .is_some_and(|rest| rest.starts_with(':'))
-    });
-    if known && !reference.ends_with(':') {
-        return Ok(reference.clone());
+    let word = reference.split(':').next().unwrap_or_default();
+    if TRANSPORTS.contains(&word) && reference.contains(':') {
+        if reference.ends_with(':') {
+            let hint = format!("name what to read, as in \"{word}:images/redis\"");
+            return Err(wrong(text, "is no image reference", hint));
+        }
+        return Ok(ImageReference::Local(reference.clone()));
     }
-    let transport = reference.split(':').next().unwrap_or_default();
-    let hint = if known {
-        format!("name what to read, as in \"{transport}:images/redis\"")
-    } else if crate::diagnostic::nearest(transport, TRANSPORTS).is_some() && reference.contains(':')
-    {
-        suggest(transport, TRANSPORTS)
-    } else {
-        "write oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE or dir:DIR; an image in a registry is copied first, as \
-         with `skopeo copy docker://NAME oci:DIR`"
-            .to_owned()
-    };
-    Err(wrong(text, "is no image reference", hint))
+    let near = crate::diagnostic::nearest(word, TRANSPORTS).is_some();
+    registry::reference(text)
+        .map(ImageReference::Registry)
+        .map_err(|mistake| {
+            if near && reference.contains(':') {
+                return wrong(text, "is no image reference", suggest(word, TRANSPORTS));
+            }
+            let hint = mistake.hint.as_deref().unwrap_or_default();
+            let local = "or name a file: oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE or dir:DIR";
+            match mistake.message.ends_with("names no registry") {
+                true => Diagnostic::at(text.span(), mistake.message.clone())
+                    .hint(format!("{hint}; {local}")),
+                false => mistake,
+            }
+        })
 }
 
 /// The name of a Debian package: Debian Policy §5.6.1.
@@ -460,7 +473,12 @@ mod tests {
         }
         let hint = |bad: &str| image_reference(&text(bad)).unwrap_err().hint.unwrap();
         assert_eq!(hint("oic:images/redis"), "did you mean `oci`?");
-        assert!(hint("redis:7").contains("skopeo"));
+        let docker = hint("redis:7");
+        assert!(
+            docker.contains("docker.io/library/redis:7\"; or name a file: oci:DIR"),
+            "{docker}"
+        );
+        assert!(image_reference(&text("localhost:5000/a")).is_ok());
         assert!(hint("oci:").contains("name what to read"));
     }
 

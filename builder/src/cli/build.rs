@@ -14,9 +14,26 @@ pub struct Choice {
     /// Take the kernel from this Debian package instead of the file's.
     #[arg(long, value_name = "NAME", value_parser = parse_package)]
     pub kernel_package: Option<String>,
-    /// Choose the newest versions anew and pin them in coracle.lock.
-    #[arg(long)]
+    /// Choose everything anew and pin it in coracle.lock, as `coracle update` does.
+    #[arg(long, conflicts_with_all = ["locked", "offline"])]
     pub update: bool,
+    /// Fail where coracle.lock would change.
+    #[arg(long)]
+    pub locked: bool,
+    /// Fetch nothing: what is needed is in the cache.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `coracle update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// The machine's file.
+    #[arg(default_value = "os.toml")]
+    pub file: PathBuf,
+    /// Move the pins of this workload only.
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<String>,
 }
 
 /// `coracle build`.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use build::{Build, Choice};
+pub use build::{Build, Choice, Update};
 pub use disk::{Inspect, Logs};
 pub use keys::{Keys, NewKeys};
 pub use run::{Accel, Run};
@@ -33,6 +33,8 @@ pub enum Command {
     Check(Check),
     /// Build the disk image of a machine.
     Build(Build),
+    /// Move the pins of coracle.lock to what archives, registries and files have now.
+    Update(Update),
     /// Boot a machine in QEMU: a file is built first, a disk image keeps its state.
     Run(Run),
     /// Show what is in a disk image.
@@ -49,7 +51,9 @@ impl Command {
     pub fn tells_json(&self) -> bool {
         match self {
             Self::Check(Check { telling, .. }) | Self::Build(Build { telling, .. }) => telling.json,
-            Self::Run(_) | Self::Inspect(_) | Self::Logs(_) | Self::Keys(_) => false,
+            Self::Update(_) | Self::Run(_) | Self::Inspect(_) | Self::Logs(_) | Self::Keys(_) => {
+                false
+            }
         }
     }
 }

@@ -119,6 +119,7 @@ fn describe_workload(out: &mut String, spec: &Spec, workload: &Workload) {
     writeln!(out, "  workload {}", workload.name).unwrap_or_default();
     let root = match &workload.source {
         Source::Image(reference) => reference.get_ref().clone(),
+        Source::Registry(reference) => reference.get_ref().to_string(),
         Source::Debian(packages) => format!("Debian packages {}", packages.get_ref().join(" ")),
     };
     let mut rows = vec![("root", root)];

@@ -9,6 +9,7 @@ mod logs;
 mod run;
 mod secrets;
 mod timeline;
+mod update;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Check(arguments) => check::check(&arguments),
         Command::Build(arguments) => build::build(&arguments, &progress),
+        Command::Update(arguments) => update::update(&arguments, &progress),
         Command::Run(arguments) => run::run(&arguments, &progress),
         Command::Keys(arguments) => keys::keys(&arguments, &progress),
         Command::Logs(arguments) => logs::logs(&arguments),

@@ -10,6 +10,8 @@ use crate::cli::Choice;
 use crate::failure::Failure;
 use crate::firewall;
 use crate::lock::Lock;
+use crate::source::debian;
+use crate::source::dir;
 use crate::source::drivers::{self, DriverSets, Drivers};
 use crate::source::efi::Efi;
 use crate::source::kernel::Kernel;
@@ -80,6 +82,7 @@ impl Sources<'_> {
             (Some(name), KernelSource::Files { .. }) => (name, self.file.spec.debian_suite.clone()),
             (None, KernelSource::Package { name, suite }) => (name, suite.clone()),
             (None, KernelSource::Files { image, modules }) => {
+                self.pin_kernel(lock)?;
                 let path = |text: &Text| self.file.folder().join(text.get_ref());
                 return Kernel::from_paths(&path(image), &path(modules))
                     .map_err(|error| self.at(image, error));
@@ -156,6 +159,7 @@ impl Sources<'_> {
         let spec = &self.file.spec;
         match &spec.boot_files {
             Some((loader, stub)) => {
+                self.pin_efi(lock)?;
                 let path = |text: &Text| self.file.folder().join(text.get_ref());
                 Efi::from_paths(&path(loader), &path(stub)).map_err(|error| self.at(loader, error))
             }
@@ -165,6 +169,38 @@ impl Sources<'_> {
                 self.cache,
                 self.progress,
             )?),
+        }
+    }
+
+    /// Pins the kernel of the file, without unpacking it. The modules are pinned as one folder.
+    pub(super) fn pin_kernel(&self, lock: &mut Lock) -> Result<(), Failure> {
+        match &self.file.spec.kernel {
+            KernelSource::Package { name, suite } => {
+                let suite = suite.as_deref();
+                debian::resolve_alone(name, suite, lock, self.cache, self.progress)?;
+                Ok(())
+            }
+            KernelSource::Files { image, modules } => {
+                self.pin_file(image, lock)?;
+                let folder = self.file.folder().join(modules.get_ref());
+                let read = dir::load(&folder, self.progress);
+                let read = read.map_err(|error| self.at(modules, error))?;
+                self.pin_digest(modules, read.digest, None, lock)
+            }
+        }
+    }
+
+    /// Pins the boot loader and the stub.
+    pub(super) fn pin_efi(&self, lock: &mut Lock) -> Result<(), Failure> {
+        match &self.file.spec.boot_files {
+            Some((loader, stub)) => {
+                self.pin_file(loader, lock)?;
+                self.pin_file(stub, lock)
+            }
+            None => {
+                let suite = self.file.spec.debian_suite.as_deref();
+                Ok(Efi::pin_package(suite, lock, self.cache, self.progress)?)
+            }
         }
     }
 }

@@ -3,8 +3,10 @@
 
 mod kernel;
 mod limits;
+mod pins;
 mod process;
 mod signing;
+mod update;
 mod workload;
 
 use config::Diagnostic;
@@ -15,7 +17,7 @@ use config::spec::Workload;
 use crate::bundle::Process;
 use crate::cli::Choice;
 use crate::failure::Failure;
-use crate::lock::{LOCK_FILE, Lock};
+use crate::lock::{LOCK_FILE, Lock, Pins};
 use crate::machine_file::MachineFile;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
@@ -26,8 +28,10 @@ use crate::source::kernel::Kernel;
 use crate::source::module_file;
 use crate::source::modules::Module;
 use crate::source::origin::Origin;
+use crate::source::registry::{self, Registries};
 
 pub use signing::{SecureBootInput, secure_boot};
+pub use update::update;
 
 /// A build's inputs.
 #[derive(Debug)]
@@ -79,14 +83,15 @@ pub struct WorkloadInput {
 /// The first input that cannot be had or does not fit, with its place in the file where it has one.
 pub fn gather(file: &MachineFile, choice: &Choice, progress: &Progress) -> Result<Inputs, Failure> {
     let spec = &file.spec;
-    let cache = Cache::open(None)?;
-    let mut lock = Lock::open(&file.folder().join(LOCK_FILE), choice.update)?;
-    let sources = Sources {
-        file,
-        cache: &cache,
-        progress,
+    let cache = cache(choice.offline)?;
+    let pins = match (choice.update, choice.locked) {
+        (true, _) => Pins::Move,
+        (false, true) => Pins::Require,
+        (false, false) => Pins::Keep,
     };
     let secure_boot = signing::secure_boot(file)?;
+    let mut lock = Lock::open(&file.folder().join(LOCK_FILE), pins)?;
+    let sources = Sources::new(file, &cache, progress);
     let kernel = sources.kernel(choice, &mut lock)?;
     let modules = sources.modules(&kernel)?;
     let efi = sources.efi(&mut lock)?;
@@ -133,11 +138,45 @@ fn tell_unsigned<'a>(modules: impl Iterator<Item = &'a Module>, progress: &Progr
     }
 }
 
+fn cache(offline: bool) -> Result<Cache, Failure> {
+    let cache = Cache::open(None)?;
+    Ok(if offline {
+        cache.without_network()
+    } else {
+        cache
+    })
+}
+
 /// What every source needs.
 struct Sources<'a> {
     file: &'a MachineFile,
     cache: &'a Cache,
     progress: &'a Progress,
+    registries: Registries<'a>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(file: &'a MachineFile, cache: &'a Cache, progress: &'a Progress) -> Self {
+        let host = |registry: &config::registry::Registry| {
+            let ca = registry.ca.as_ref();
+            let host = registry::Host {
+                ca: ca.map(|ca| file.folder().join(ca.get_ref())),
+                insecure: registry.insecure,
+            };
+            (registry.host.clone(), host)
+        };
+        let settings = registry::Settings {
+            hosts: file.spec.registries.iter().map(host).collect(),
+            logins: registry::LoginFiles::of_environment(),
+            timing: registry::Timing::default(),
+        };
+        Self {
+            file,
+            cache,
+            progress,
+            registries: Registries::new(settings, cache, progress),
+        }
+    }
 }
 
 impl Sources<'_> {

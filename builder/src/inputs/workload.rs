@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use config::Diagnostic;
 use config::boot::{BootSecret, BootVolume};
-use config::manifest::Text;
+use config::manifest::{Spanned, Text};
+use config::registry::Reference;
 use config::spec::{File, FileContent, SECRETS_PATH, Source, Spec, Workload};
 
 use super::{Sources, WorkloadInput, limits, process};
 use crate::bundle::VOLUMES_DIR;
 use crate::failure::Failure;
 use crate::identity::project_id;
-use crate::lock::Lock;
+use crate::lock::{Lock, PinnedImage};
 use crate::overlay_files::file_layer;
 use crate::source::image::{Image, ImageConfig, Layer};
 use crate::source::origin::Origin;
@@ -28,6 +29,7 @@ impl Sources<'_> {
     ) -> Result<WorkloadInput, Failure> {
         let (mut image, origin) = match &workload.source {
             Source::Image(reference) => {
+                self.pin_local_image(reference, &workload.name, lock)?;
                 let signers = self.check_trust(spec, reference)?;
                 let image = load(
                     reference.get_ref(),
@@ -43,6 +45,7 @@ impl Sources<'_> {
                 };
                 (image, origin)
             }
+            Source::Registry(reference) => self.registry_image(reference, lock)?,
             Source::Debian(packages) => {
                 self.debian(packages.get_ref(), spec.debian_suite.as_deref(), lock)?
             }
@@ -79,6 +82,62 @@ impl Sources<'_> {
                 .note(format!("image {}: {signer}", reference.get_ref()));
         }
         Ok(signers)
+    }
+
+    /// The image that the lock pins, or that the registry has now.
+    fn registry_image(
+        &self,
+        reference: &Spanned<Reference>,
+        lock: &mut Lock,
+    ) -> Result<(Image, Origin), Failure> {
+        let placed = (reference.get_ref().clone(), reference.span());
+        let pinned = self.pin_image(&placed, lock)?;
+        let signers = self.check_signatures(reference, &pinned)?;
+        let image = self
+            .registries
+            .pull(reference.get_ref(), &pinned.manifest)
+            .map_err(|error| self.at_registry(reference.span(), &pinned.reference, error))?;
+        let origin = Origin::Image {
+            reference: pinned.reference,
+            digest: pinned.manifest,
+            signers,
+        };
+        Ok((image, origin))
+    }
+
+    /// Refuses an image of a registry that is not signed as the file asks, before any layer of it comes. The signature
+    /// may be that of the index or that of the manifest.
+    fn check_signatures(
+        &self,
+        reference: &Spanned<Reference>,
+        pinned: &PinnedImage,
+    ) -> Result<Vec<Signer>, Failure> {
+        let name = &pinned.reference;
+        let refused = |error: trust::TrustError| {
+            let diagnostic = Diagnostic::at(reference.span(), error.reason).hint(error.hint);
+            self.file.failed_at(diagnostic)
+        };
+        let asked = trust::requirement(&self.file.spec.trust, name, self.file.folder());
+        let Some(asked) = asked.map_err(refused)? else {
+            return Ok(Vec::new());
+        };
+        let digests: Vec<String> = pinned
+            .index
+            .iter()
+            .chain([&pinned.manifest])
+            .cloned()
+            .collect();
+        let mut signatures = Vec::new();
+        for digest in &digests {
+            let found = self.registries.signatures(reference.get_ref(), digest);
+            let found = found.map_err(|error| self.at_registry(reference.span(), name, error))?;
+            signatures.extend(found);
+        }
+        let signer = asked
+            .check_cosign(name, &digests, &signatures)
+            .map_err(refused)?;
+        self.progress.note(format!("image {name}: {signer}"));
+        Ok(vec![signer])
     }
 
     /// A root of Debian packages, as an image of one layer that says nothing of how to run it.

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::LockError;
+use super::{Key, LockError};
 
 /// The version that is written.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 const HEADER: &str = "\
 # What this directory's images are made of, pinned by digest. Written by `coracle build`; keep it with your sources.
-# `coracle build --update` moves the pins to what the archive has now.
+# `coracle update` moves the pins to what archives, registries and files have now.
 ";
 /// What is asked of a Debian archive; the key of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,12 +43,122 @@ pub struct Pinned {
     pub filename: String,
 }
 
+/// An image in a registry, exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedImage {
+    /// `HOST/NAME:TAG` or `HOST/NAME@DIGEST`.
+    pub reference: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// The digest of the index that the reference names, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
+    /// The digest of the platform's manifest.
+    pub manifest: String,
+}
+
+/// An image, a kernel or a boot loader in a file, exactly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedFile {
+    /// As the manifest names it.
+    pub path: String,
+    /// Of an image the digest of its manifest, of a file its own.
+    pub digest: String,
+}
+
+/// The whole file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+pub(super) struct Document {
     version: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    debian: Vec<DebianEntry>,
+    pub(super) debian: Vec<DebianEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) image: Vec<PinnedImage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) file: Vec<PinnedFile>,
+}
+
+/// Something pinned.
+pub(super) trait Entry: PartialEq {
+    /// What it is found by.
+    fn key(&self) -> Key;
+    /// What is another than before, a line each.
+    fn moved(&self, before: Option<&Self>) -> Vec<String>;
+}
+
+impl Entry for DebianEntry {
+    fn key(&self) -> Key {
+        Key::Debian(self.request())
+    }
+
+    fn moved(&self, before: Option<&Self>) -> Vec<String> {
+        let Some(before) = before else {
+            return vec![format!("{} packages", self.package.len())];
+        };
+        let find = |entry: &Self, name: &str| {
+            let package = entry.package.iter().find(|package| package.name == name);
+            package.map(|package| (package.version.clone(), package.sha256.clone()))
+        };
+        let mut names: Vec<&String> = self
+            .package
+            .iter()
+            .chain(&before.package)
+            .map(|p| &p.name)
+            .collect();
+        names.sort();
+        names.dedup();
+        let line = |name: &String| match (find(before, name), find(self, name)) {
+            (Some(old), Some(new)) if old == new => None,
+            (Some((old, _)), Some((new, _))) => Some(format!("{name} {old} → {new}")),
+            (None, Some((new, _))) => Some(format!("{name} {new} (new)")),
+            (Some((old, _)), None) => Some(format!("{name} {old} (gone)")),
+            (None, None) => None,
+        };
+        names.into_iter().filter_map(line).collect()
+    }
+}
+
+impl Entry for PinnedImage {
+    fn key(&self) -> Key {
+        Key::Image(self.reference.clone())
+    }
+
+    fn moved(&self, before: Option<&Self>) -> Vec<String> {
+        from_to(
+            before.map(|before| before.manifest.as_str()),
+            &self.manifest,
+        )
+    }
+}
+
+impl Entry for PinnedFile {
+    fn key(&self) -> Key {
+        Key::File(self.path.clone())
+    }
+
+    fn moved(&self, before: Option<&Self>) -> Vec<String> {
+        from_to(before.map(|before| before.digest.as_str()), &self.digest)
+    }
+}
+
+impl Document {
+    fn digests(&self) -> impl Iterator<Item = &str> {
+        let images = self.image.iter();
+        let images = images.flat_map(|image| image.index.iter().chain([&image.manifest]));
+        images
+            .chain(self.file.iter().map(|file| &file.digest))
+            .map(String::as_str)
+    }
+}
+
+fn from_to(from: Option<&str>, to: &str) -> Vec<String> {
+    vec![match from {
+        Some(from) => format!("{from} → {to}"),
+        None => to.to_owned(),
+    }]
 }
 
 /// A request with its answer, as it stands in the file.
@@ -86,13 +196,14 @@ impl DebianEntry {
     }
 }
 /// The text of a lock file.
-pub(super) fn render(entries: &mut Vec<DebianEntry>) -> String {
+pub(super) fn render(document: &Document) -> String {
     let document = Document {
         version: VERSION,
-        debian: std::mem::take(entries),
+        debian: document.debian.clone(),
+        image: document.image.clone(),
+        file: document.file.clone(),
     };
     let body = toml::to_string(&document).expect("a document of strings and numbers is TOML");
-    *entries = document.debian;
     format!("{HEADER}{body}")
 }
 
@@ -100,9 +211,9 @@ pub(super) fn render(entries: &mut Vec<DebianEntry>) -> String {
 ///
 /// # Errors
 /// [`LockError`], with the line.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<DebianEntry>, LockError> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<Document, LockError> {
     if text.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Document::default());
     }
     let damaged = |line: usize, reason: String| LockError::Damaged {
         path: path.to_owned(),
@@ -118,7 +229,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<DebianEntry>, LockErr
     let line = text.lines().position(|l| l.starts_with("version"));
     let line = line.map_or(1, |index| index + 1);
     match table.get("version").and_then(toml::Value::as_integer) {
-        Some(VERSION) => {}
+        // The first version had packages only.
+        Some(1 | VERSION) => {}
         Some(found) if found > VERSION => {
             return Err(LockError::Newer {
                 path: path.to_owned(),
@@ -135,7 +247,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<DebianEntry>, LockErr
             return Err(damaged(line_of(text, at), reason));
         }
     }
-    Ok(document.debian)
+    for digest in document.digests() {
+        if crate::source::sha256_hex(digest).is_none() {
+            let at = text.find(&format!("\"{digest}\"")).unwrap_or(0);
+            let reason = format!("{digest:?} is no SHA-256 digest");
+            return Err(damaged(line_of(text, at), reason));
+        }
+    }
+    Ok(document)
 }
 
 impl Pinned {

@@ -38,4 +38,10 @@ pub enum LockError {
         /// The version it says.
         found: i64,
     },
+    /// It does not pin something, and nothing may be added.
+    #[error("{what} is not pinned in coracle.lock, and --locked pins nothing")]
+    Missing {
+        /// What.
+        what: String,
+    },
 }

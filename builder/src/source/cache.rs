@@ -49,6 +49,8 @@ pub enum CacheKind {
     Sparse,
     /// What was read of a kernel package's modules, by the package's SHA-256.
     Modinfo,
+    /// The manifest of an image's signatures in a registry, by the image.
+    Signatures,
 }
 
 impl CacheKind {
@@ -61,6 +63,7 @@ impl CacheKind {
             Self::PackageControl => "deb-control",
             Self::Sparse => "sparse",
             Self::Modinfo => "modinfo",
+            Self::Signatures => "signatures",
         }
     }
 
@@ -100,6 +103,7 @@ impl Scratch {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    all_there_is: bool,
 }
 
 impl Cache {
@@ -116,10 +120,27 @@ impl Cache {
         };
         // Entries hold absolute paths in the trees made from them.
         let root = std::path::absolute(&root).map_err(FileError::of("find", &root))?;
-        let cache = Self { root };
+        let cache = Self {
+            root,
+            all_there_is: false,
+        };
         cache.directory("tmp")?;
         cache.remove_stale();
         Ok(cache)
+    }
+
+    /// The same cache, but what is not in it is not fetched.
+    #[must_use]
+    pub fn without_network(self) -> Self {
+        Self {
+            all_there_is: true,
+            ..self
+        }
+    }
+
+    /// Whether nothing is fetched that is not in it.
+    pub fn is_all_there_is(&self) -> bool {
+        self.all_there_is
     }
 
     /// Where the cache is.

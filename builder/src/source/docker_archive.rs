@@ -30,23 +30,11 @@ pub fn load(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Image, OciError> {
-    if !store.has("manifest.json") && store.has("index.json") {
+    if is_layout(store) {
         return super::oci::load(store, tag, cache, progress);
     }
-    let document = |name: &str, reason: String| OciError::Document {
-        origin: store.origin().to_owned(),
-        name: name.to_owned(),
-        reason,
-    };
-    let bytes = store.read("manifest.json", JSON_CAP)?;
-    let entries: Vec<Entry> =
-        serde_json::from_slice(&bytes).map_err(|e| document("manifest.json", e.to_string()))?;
-    let entry = choose(store, entries, tag)?;
-    let bytes = store.read(&entry.config, JSON_CAP)?;
-    let (found, _) = digest(&bytes[..]).expect("memory is read without error");
-    check_name(store, &entry.config, &found)?;
-    let config: ConfigFile =
-        serde_json::from_slice(&bytes).map_err(|e| document(&entry.config, e.to_string()))?;
+    let document = |name: &str, reason: String| document(store, name, reason);
+    let (entry, config, found) = open(store, tag)?;
     let diff_ids = config.diff_ids(store)?;
     let names = entry.layers.unwrap_or_default();
     if diff_ids.len() != names.len() {
@@ -70,6 +58,43 @@ pub fn load(
     }
     let id = format!("sha256:{found}");
     Ok(Image::assemble(layers, config.into_image_config(), id))
+}
+
+/// The digest of the configuration of the image that [`load`] would read: no layer is looked at.
+///
+/// # Errors
+/// [`OciError`].
+pub fn identify(store: &Store, tag: Option<&str>) -> Result<String, OciError> {
+    if is_layout(store) {
+        return super::oci::identify(store, tag);
+    }
+    Ok(format!("sha256:{}", open(store, tag)?.2))
+}
+
+fn is_layout(store: &Store) -> bool {
+    !store.has("manifest.json") && store.has("index.json")
+}
+
+fn document(store: &Store, name: &str, reason: String) -> OciError {
+    OciError::Document {
+        origin: store.origin().to_owned(),
+        name: name.to_owned(),
+        reason,
+    }
+}
+
+/// The chosen image, its configuration, and the configuration's SHA-256, hex.
+fn open(store: &Store, tag: Option<&str>) -> Result<(Entry, ConfigFile, String), OciError> {
+    let bytes = store.read("manifest.json", JSON_CAP)?;
+    let entries: Vec<Entry> = serde_json::from_slice(&bytes)
+        .map_err(|e| document(store, "manifest.json", e.to_string()))?;
+    let entry = choose(store, entries, tag)?;
+    let bytes = store.read(&entry.config, JSON_CAP)?;
+    let (found, _) = digest(&bytes[..]).expect("memory is read without error");
+    check_name(store, &entry.config, &found)?;
+    let config: ConfigFile = serde_json::from_slice(&bytes)
+        .map_err(|e| document(store, &entry.config, e.to_string()))?;
+    Ok((entry, config, found))
 }
 
 fn choose(store: &Store, entries: Vec<Entry>, tag: Option<&str>) -> Result<Entry, OciError> {

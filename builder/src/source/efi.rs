@@ -62,6 +62,20 @@ pub struct Efi {
 }
 
 impl Efi {
+    /// Pins Debian's package, without unpacking it.
+    ///
+    /// # Errors
+    /// [`EfiError`].
+    pub fn pin_package(
+        suite: Option<&str>,
+        lock: &mut Lock,
+        cache: &Cache,
+        progress: &Progress,
+    ) -> Result<(), EfiError> {
+        let pin = debian::resolve_alone(PACKAGE, suite, lock, cache, progress);
+        pin.map(drop).map_err(|e| EfiError::Package(Box::new(e)))
+    }
+
     /// From Debian's package, pinned in the lock.
     ///
     /// # Errors

@@ -20,15 +20,18 @@ pub mod modules;
 pub mod oci;
 pub mod origin;
 mod pax;
+pub mod registry;
 pub mod store;
 pub mod tar;
 pub mod trust;
 pub mod user;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use self::cache::Cache;
 use self::image::Image;
+pub(crate) use self::oci::sha256_hex;
 use self::store::{Store, StoreError};
 use crate::progress::Progress;
 
@@ -144,6 +147,56 @@ pub fn load(
         other => Err(bad(format!(
             "{other:?} is none of oci, oci-archive, docker-archive, aci, dir"
         ))),
+    }
+}
+
+/// The digest by which an image in a file or a layout is pinned: of its manifest, of its configuration
+/// (`docker-archive:`) or of its files (`aci:`). `None` for a folder, which is source.
+///
+/// # Errors
+/// [`SourceError`].
+pub fn identify(reference: &str, base: &Path) -> Result<Option<String>, SourceError> {
+    let oci = |source: oci::OciError| SourceError::Oci {
+        reference: reference.to_owned(),
+        source: Box::new(source),
+    };
+    let missing = |path: PathBuf| SourceError::Missing {
+        reference: reference.to_owned(),
+        path,
+    };
+    let (transport, rest) = reference.split_once(':').unwrap_or_default();
+    let opened = || {
+        let (path, tag) = split_tag(base, rest).map_err(missing)?;
+        let store = match transport {
+            "oci" => Store::directory(&path),
+            _ => Store::archive(&path).map_err(|error| oci(error.into()))?,
+        };
+        Ok((store, tag))
+    };
+    match transport {
+        "oci" | "oci-archive" => {
+            let (store, tag) = opened()?;
+            oci::identify(&store, tag.as_deref()).map_err(oci).map(Some)
+        }
+        "docker-archive" => {
+            let (store, tag) = opened()?;
+            let digest = docker_archive::identify(&store, tag.as_deref());
+            digest.map_err(oci).map(Some)
+        }
+        "aci" => {
+            let mut digests = String::new();
+            for path in split_files(base, rest) {
+                let read = File::open(&path).and_then(blob::digest);
+                let failed = error::FileError::of("read", &path);
+                digests.push_str(&read.map_err(|error| oci(failed(error).into()))?.0);
+            }
+            if digests.len() > 64 {
+                let all = blob::digest(digests.as_bytes());
+                digests = all.expect("memory is read without error").0;
+            }
+            Ok(Some(format!("sha256:{digests}")))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -109,12 +109,15 @@ fn list(tags: &[String]) -> String {
     }
 }
 
+/// What names a blob (image-spec, "Content Descriptors").
 #[derive(Debug, Clone, Deserialize)]
-struct Descriptor {
+pub(super) struct Descriptor {
     #[serde(rename = "mediaType", default)]
-    media_type: String,
-    digest: String,
-    size: u64,
+    pub(super) media_type: String,
+    /// `sha256:HEX`, not checked yet.
+    pub(super) digest: String,
+    /// Bytes.
+    pub(super) size: u64,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
     platform: Option<Platform>,
@@ -133,10 +136,11 @@ struct Index {
     manifests: Vec<Descriptor>,
 }
 
+/// The manifest of an image.
 #[derive(Debug, Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
 }
 
 /// The image configuration (image-spec, "Image Configuration"); Go writes `null` for what is empty.
@@ -180,46 +184,88 @@ pub fn load(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Image, OciError> {
-    let source = Source {
-        store,
-        cache,
-        progress,
-    };
+    let chosen = find(store, tag)?;
+    let manifest = parts(store, &chosen.digest, &Source { store }.blob(&chosen)?)?;
+    assemble(store, &chosen.digest, &manifest, cache, progress)
+}
+
+/// The digest of the manifest that [`load`] would read: no layer is looked at.
+///
+/// # Errors
+/// [`OciError`].
+pub fn identify(store: &Store, tag: Option<&str>) -> Result<String, OciError> {
+    Ok(find(store, tag)?.digest)
+}
+
+fn find(store: &Store, tag: Option<&str>) -> Result<Descriptor, OciError> {
+    let source = Source { store };
     source.check_layout()?;
     let index: Index = source.json("index.json", &store.read("index.json", JSON_CAP)?)?;
     let chosen = source.choose(index.manifests, tag)?;
-    let chosen = source.resolve_index(chosen)?;
-    let manifest: Manifest = source.json(&chosen.digest, &source.blob(&chosen)?)?;
+    source.resolve_index(chosen)
+}
+
+/// What a manifest names; `bytes` are checked by its digest already.
+pub(super) fn parts(store: &Store, digest: &str, bytes: &[u8]) -> Result<Manifest, OciError> {
+    let source = Source { store };
+    let manifest: Manifest = source.json(digest, bytes)?;
     known(&source, &manifest.config, CONFIG_TYPES)?;
-    let config = source.blob(&manifest.config)?;
-    let config: ConfigFile = source.json(&manifest.config.digest, &config)?;
+    Ok(manifest)
+}
+
+/// The layers' diff ids, hex, by the configuration.
+pub(super) fn diff_ids(store: &Store, manifest: &Manifest) -> Result<Vec<String>, OciError> {
+    Ok(configuration(store, manifest)?.1)
+}
+
+fn configuration(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<(ConfigFile, Vec<String>), OciError> {
+    let source = Source { store };
+    let digest = &manifest.config.digest;
+    let config: ConfigFile = source.json(digest, &source.blob(&manifest.config)?)?;
     let diff_ids = config.diff_ids(store)?;
-    if diff_ids.len() != manifest.layers.len() {
-        return Err(source.document(
-            &manifest.config.digest,
-            format!(
-                "it has {} diff ids for {} layers",
-                diff_ids.len(),
-                manifest.layers.len()
-            ),
-        ));
+    if diff_ids.len() == manifest.layers.len() {
+        return Ok((config, diff_ids));
     }
+    let reason = format!(
+        "it has {} diff ids for {} layers",
+        diff_ids.len(),
+        manifest.layers.len()
+    );
+    Err(source.document(digest, reason))
+}
+
+/// The image of a manifest; all its blobs are in the store, or its layers in the cache.
+pub(super) fn assemble(
+    store: &Store,
+    digest: &str,
+    manifest: &Manifest,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Image, OciError> {
+    let source = Source { store };
+    let (config, diff_ids) = configuration(store, manifest)?;
     let mut layers = Vec::new();
     for (descriptor, diff_id) in manifest.layers.iter().zip(diff_ids) {
-        layers.push((diff_id.clone(), source.layer(descriptor, &diff_id)?));
+        let layer = source.layer(descriptor, &diff_id, cache, progress)?;
+        layers.push((diff_id, layer));
     }
     Ok(Image::assemble(
         layers,
         config.into_image_config(),
-        chosen.digest,
+        digest.to_owned(),
     ))
 }
 
-const MANIFEST_TYPES: &[&str] = &[
+/// Manifests of an image, by media type.
+pub(super) const MANIFEST_TYPES: &[&str] = &[
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-const INDEX_TYPES: &[&str] = &[
+/// Indexes, by media type.
+pub(super) const INDEX_TYPES: &[&str] = &[
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
@@ -256,8 +302,6 @@ fn known(source: &Source<'_>, descriptor: &Descriptor, types: &[&str]) -> Result
 
 struct Source<'a> {
     store: &'a Store,
-    cache: &'a Cache,
-    progress: &'a Progress,
 }
 
 impl Source<'_> {
@@ -310,12 +354,8 @@ impl Source<'_> {
     /// Follows nested indexes to the manifest for our platform.
     fn resolve_index(&self, mut candidates: Vec<Descriptor>) -> Result<Descriptor, OciError> {
         for _ in 0..INDEX_DEPTH {
-            let ours = |d: &&Descriptor| {
-                let platform = d.platform.as_ref();
-                platform.is_none_or(|p| p.os == "linux" && p.architecture == "amd64")
-            };
             let all: Vec<String> = candidates.iter().map(describe).collect();
-            let Some(chosen) = candidates.iter().find(ours).cloned() else {
+            let Some(chosen) = candidates.iter().find(|d| is_our_platform(d)).cloned() else {
                 return Err(self.unsupported("the platform", &all.join(", ")));
             };
             if MANIFEST_TYPES.contains(&chosen.media_type.as_str()) {
@@ -342,11 +382,16 @@ impl Source<'_> {
         &self,
         descriptor: &Descriptor,
         diff_id: &str,
+        cache: &Cache,
+        progress: &Progress,
     ) -> Result<super::layer::LayerTree, OciError> {
         let compression = layer_compression(&descriptor.media_type)
             .ok_or_else(|| self.unsupported("the media type", &descriptor.media_type))?;
         let name = self.blob_name(descriptor)?;
-        self.check_size(descriptor, self.store.size(&name)?)?;
+        // A layer of a registry that was read once need not be there in the form that it came in.
+        if self.store.has(&name) || cache.get(CacheKind::Layer, diff_id).is_none() {
+            self.check_size(descriptor, self.store.size(&name)?)?;
+        }
         let expected = Expected {
             what: &descriptor.digest,
             digest: Some(&descriptor.digest),
@@ -357,8 +402,8 @@ impl Source<'_> {
             &name,
             Some(compression),
             &expected,
-            self.cache,
-            self.progress,
+            cache,
+            progress,
         )
     }
 
@@ -414,7 +459,14 @@ pub(super) fn is_attachment(annotations: Option<&BTreeMap<String, String>>) -> b
     kind.is_some_and(|kind| !kind.starts_with("image")) || annotation(REF_NAME).is_some_and(of_tag)
 }
 
-fn describe(descriptor: &Descriptor) -> String {
+/// Whether an entry of an index is for linux/amd64, or for any platform.
+pub(super) fn is_our_platform(descriptor: &Descriptor) -> bool {
+    let platform = descriptor.platform.as_ref();
+    platform.is_none_or(|p| p.os == "linux" && p.architecture == "amd64")
+}
+
+/// An entry's platform, as messages have it.
+pub(super) fn describe(descriptor: &Descriptor) -> String {
     match &descriptor.platform {
         Some(platform) => format!("{}/{}", platform.os, platform.architecture),
         None => "any".to_owned(),
@@ -442,7 +494,7 @@ fn check_digest(store: &Store, what: &str, expected: &str, found: &str) -> Resul
 }
 
 /// The hex digits of `sha256:HEX`.
-pub(super) fn sha256_hex(digest: &str) -> Option<&str> {
+pub(crate) fn sha256_hex(digest: &str) -> Option<&str> {
     let hex = digest.strip_prefix("sha256:")?;
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     (hex.len() == 64 && hex.bytes().all(digit)).then_some(hex)

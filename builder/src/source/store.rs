@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::blob::Section;
+use super::cache::{Cache, CacheKind};
 use super::error::FileError;
 use super::tar::{Archive, EntryKind, TarError};
 
@@ -50,12 +51,14 @@ pub enum StoreError {
     },
 }
 
-/// A directory or a tar with an image's files.
+/// A directory, a tar or the cache, with an image's files.
 #[derive(Debug)]
 pub struct Store {
     origin: PathBuf,
     /// Of a tar: the open file, and for each name the place or the name that it links to.
     archive: Option<(File, BTreeMap<String, Place>)>,
+    /// Where blobs are found by their digests instead.
+    cache: Option<Cache>,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,16 @@ impl Store {
         Self {
             origin: path.to_owned(),
             archive: None,
+            cache: None,
+        }
+    }
+
+    /// The blobs of an image that were downloaded; `origin` is its name in messages.
+    pub fn cached(origin: PathBuf, cache: Cache) -> Self {
+        Self {
+            origin,
+            archive: None,
+            cache: Some(cache),
         }
     }
 
@@ -103,6 +116,7 @@ impl Store {
         Ok(Self {
             origin: path.to_owned(),
             archive: Some((file, places)),
+            cache: None,
         })
     }
 
@@ -176,6 +190,12 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        if let Some(cache) = &self.cache {
+            let hex = name.strip_prefix("blobs/sha256/").unwrap_or_default();
+            let plain = !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit());
+            let found = plain.then(|| cache.get(CacheKind::Blob, hex)).flatten();
+            return found.ok_or_else(|| self.missing(name));
+        }
         match plain_name(name) {
             Some(name) => Ok(self.origin.join(name)),
             None => Err(StoreError::Escape {

@@ -5,13 +5,16 @@ use toml::Spanned;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::{self, Text};
 use crate::mistakes::Mistakes;
-use crate::value;
+use crate::registry::Reference;
+use crate::value::{self, ImageReference};
 
 /// Where a workload's root comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// An image, `TRANSPORT:PATH[:TAG]`, relative to the file's folder.
     Image(Text),
+    /// An image in a registry, and its place.
+    Registry(Spanned<Reference>),
     /// Debian packages with all they depend on.
     Debian(Spanned<Vec<String>>),
 }
@@ -19,10 +22,12 @@ pub enum Source {
 pub(super) fn source(name: &Text, from: &manifest::Workload, mistakes: &mut Mistakes) -> Source {
     let nothing = || Source::Debian(Spanned::new(name.span(), Vec::new()));
     match (&from.image, &from.debian) {
-        (Some(image), None) => {
-            mistakes.take(value::image_reference(image));
-            Source::Image(image.clone())
-        }
+        (Some(image), None) => match mistakes.take(value::image_reference(image)) {
+            Some(ImageReference::Registry(reference)) => {
+                Source::Registry(Spanned::new(image.span(), reference))
+            }
+            _ => Source::Image(image.clone()),
+        },
         (None, Some(packages)) => {
             if packages.get_ref().is_empty() {
                 mistakes.push(
@@ -54,7 +59,9 @@ pub(super) fn source(name: &Text, from: &manifest::Workload, mistakes: &mut Mist
                     name.span(),
                     format!("workload `{}` has no image", name.get_ref()),
                 )
-                .hint("add image = \"oci:DIR\" or debian = [\"PACKAGE\"]"),
+                .hint(
+                    "add image = \"HOST/NAME:TAG\", image = \"oci:DIR\" or debian = [\"PACKAGE\"]",
+                ),
             );
             nothing()
         }

@@ -18,7 +18,7 @@ pub use unpack::{UnpackError, Unpacked, read_package, unpack};
 use super::blob::digest;
 use super::cache::{Cache, CacheError, CacheKind};
 use super::error::FileError;
-use crate::lock::{Lock, Pinned, Request};
+use crate::lock::{Lock, LockError, Pinned, Request};
 use crate::progress::Progress;
 use apt::Apt;
 
@@ -67,6 +67,15 @@ pub enum DebianError {
         /// The pinned digest.
         sha256: String,
     },
+    /// It is not pinned.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The network is not to be used, and the cache does not have it.
+    #[error("{what} is not in the cache, and --offline fetches nothing")]
+    Offline {
+        /// What is missing.
+        what: String,
+    },
     /// A package file is broken.
     #[error(transparent)]
     Deb(#[from] DebError),
@@ -82,9 +91,11 @@ impl DebianError {
     /// What the user may do about it, if that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Gone { .. } => {
-                Some("run `coracle build --update` to pin what the mirrors have now")
+            Self::Gone { .. } => Some("run `coracle update` to pin what the mirrors have now"),
+            Self::Lock(LockError::Missing { .. }) => {
+                Some("build once without --locked, and keep coracle.lock with your sources")
             }
+            Self::Offline { .. } => Some("build once without --offline"),
             Self::Apt(AptError::Missing { .. }) => {
                 Some("Debian packages need a host with apt (Debian or Ubuntu)")
             }
@@ -120,8 +131,13 @@ pub fn resolve(
     progress: &Progress,
 ) -> Result<Vec<Pinned>, DebianError> {
     check_names(request)?;
-    if let Some(pins) = lock.get(request) {
+    if let Some(pins) = lock.debian(request)? {
         return Ok(pins.to_vec());
+    }
+    if cache.is_all_there_is() {
+        return Err(DebianError::Offline {
+            what: format!("what {} means now", request.packages.join(" ")),
+        });
     }
     let apt = Apt::open(cache, request.suite.as_deref())?;
     // A mirror of the host may be down and the others suffice, so its error counts only if there is no answer.
@@ -138,7 +154,7 @@ pub fn resolve(
         (Err(DebianError::Apt(_)), Err(update)) => return Err(update.into()),
         (Err(error), _) => return Err(error),
     };
-    lock.set(request.clone(), pins.clone());
+    lock.set_debian(request.clone(), pins.clone());
     Ok(pins)
 }
 
@@ -242,6 +258,11 @@ pub fn fetch(
         .iter()
         .filter(|pin| cache.get(CacheKind::Blob, &pin.sha256).is_none())
         .collect();
+    if let (Some(pin), true) = (missing.first(), cache.is_all_there_is()) {
+        return Err(DebianError::Offline {
+            what: format!("{} {}", pin.name, pin.version),
+        });
+    }
     if !missing.is_empty() {
         download(&missing, suite, cache, progress)?;
     }
