@@ -6,6 +6,7 @@
     reason = "a module of test programs, of which not every one uses all of it"
 )]
 
+pub mod router;
 pub mod server;
 
 use std::fs;

@@ -256,6 +256,7 @@ impl Port {
                 Err(error) => self.check(Err(format!("no DHCPv6: {error}"))),
             }
         }
+        self.advice.doubt(now);
         // Who has come to the network meanwhile may have an address of this machine's.
         let leased = self.dhcp4.as_ref().and_then(Dhcp4::bound);
         let leased = leased.map(|grant| IpAddr::from(grant.address));

@@ -10,6 +10,8 @@ use crate::net::domain_name as domain;
 
 const NAME_SERVERS: u8 = 25;
 const SEARCH: u8 = 31;
+/// What was told on another cable holds at most so long if nobody tells it again.
+const DOUBT: Duration = Duration::from_secs(30);
 /// For ever, as a time in seconds.
 const INFINITE: u32 = u32::MAX;
 /// The most of each kind that is kept.
@@ -56,6 +58,15 @@ impl Advice {
         let is_there = |end: &Option<Duration>| end.is_none_or(|end| end > now);
         self.dns.retain(|(_, end)| is_there(end));
         self.search.retain(|(_, end)| is_there(end));
+    }
+
+    /// Another network may be on the cable. The kernel asks its routers at once: what they do not tell again is over soon.
+    pub fn doubt(&mut self, now: Duration) {
+        let dns = self.dns.iter_mut().map(|(_, end)| end);
+        let search = self.search.iter_mut().map(|(_, end)| end);
+        for end in dns.chain(search) {
+            *end = Some(end.map_or(now + DOUBT, |end| end.min(now + DOUBT)));
+        }
     }
 
     /// When something is over.
@@ -133,6 +144,21 @@ mod tests {
         }
         assert_eq!(count(&advice), (MOST, 0));
         assert_eq!(advice.dns().next().unwrap().segments()[7], 1);
+    }
+
+    #[test]
+    fn what_was_told_on_another_cable_is_soon_over_unless_it_is_told_again() {
+        let mut advice = Advice::default();
+        let at = Duration::from_secs;
+        let all: Vec<u8> = (1..=8).collect();
+        advice.take(&servers(INFINITE, &all), at(0));
+        advice.doubt(at(100));
+        advice.take(&servers(INFINITE, &[2, 9]), at(101));
+        let dns: Vec<_> = advice.dns().map(|server| server.segments()[7]).collect();
+        assert_eq!((dns.len(), dns.contains(&9)), (MOST, true));
+        advice.expire(at(130));
+        assert_eq!(count(&advice), (2, 0));
+        assert_eq!(advice.next_deadline(), None);
     }
 
     #[test]
