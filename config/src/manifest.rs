@@ -198,7 +198,7 @@ pub struct NamedNetwork {
 #[serde(deny_unknown_fields)]
 pub struct Firewall {
     pub inbound: Option<Text>,
-    pub ping: Option<bool>,
+    pub ping: Option<Spanned<bool>>,
     #[serde(default)]
     pub allow: Vec<Allow>,
 }

@@ -466,7 +466,13 @@ fn order_workloads(
                         after.span(),
                         format!("`{}`: there is no workload of that name", after.get_ref()),
                     )
-                    .hint(suggest(after.get_ref(), others)),
+                    .hint(match after.get_ref().as_str() {
+                        "firewall" => {
+                            "leave it out: whoever has a network waits for the firewall anyway"
+                                .to_owned()
+                        }
+                        name => suggest(name, others),
+                    }),
                 );
             }
         }

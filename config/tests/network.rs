@@ -137,8 +137,8 @@ fn settings_and_the_firewall_are_what_the_file_says() {
     assert_eq!(machine.settings.ntp.as_deref(), Some(&[][..]));
     assert!(machine.hostname_fixed);
     assert_eq!(machine.firewall.allow[0].interface, Some(0));
-    let plain = spec("name = \"m\"\n[firewall]\ninbound = \"accept\"\nping = false");
-    assert!(!plain.firewall.drop && !plain.firewall.ping && !plain.hostname_fixed);
+    let plain = spec("name = \"m\"\n[firewall]\ninbound = \"accept\"");
+    assert!(!plain.firewall.drop && plain.firewall.ping && !plain.hostname_fixed);
     assert_eq!(plain.settings.ntp, None);
 }
 
@@ -340,6 +340,65 @@ const ROWS: &[(&str, &str, &[&str])] = &[
         &[
             "`53`: ",
             "the machine's name server listens on port 53 already",
+        ],
+    ),
+    (
+        "dhcp = true",
+        "dhcp = true\nroutes = [{ to = \"10.0.0.0/8\" }, { to = \"10.213.8.0/24\" }]",
+        &[
+            "`10.213.8.0/24` is in the pool of the workloads' addresses, 10.213.0.0/16",
+            "os.toml:9:41",
+        ],
+    ),
+    (
+        "dhcp = true",
+        "dhcp = true\n[network.interface.wg]\nwireguard = { key = \"k\", peers = [{ public_key = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\", allowed = [\"10.213.0.0/17\"] }] }",
+        &["`10.213.0.0/17` is in the pool of the workloads' addresses"],
+    ),
+    (
+        "network = \"back\"\n",
+        "network = \"back\"\nports = [\"127.0.0.1:5432:5432\", \"5433:5432\"]\n",
+        &[
+            "`5433:5432` lets the outside in to `db`, which is on internal networks alone",
+            "as in \"127.0.0.1:8080:80\"",
+        ],
+    ),
+    (
+        "\"9100:9100\"",
+        "\"10.213.0.1:9100:9100\", \"10.213.0.9:9101:9101\"",
+        &[
+            "`10.213.0.9:9101:9101` is published at an address of workloads",
+            "os.toml:41:34",
+        ],
+    ),
+    (
+        "\"8080:80\"",
+        "\"10.213.7.7:8080:80\"",
+        &["`10.213.7.7:8080:80` is published at an address of workloads"],
+    ),
+    (
+        "interface = \"lan\" }",
+        "from = [\"::ffff:10.0.0.0/104\"] }",
+        &[
+            "`::ffff:10.0.0.0/104` is IPv4 in IPv6's form",
+            "write \"10.0.0.0/8\"",
+        ],
+    ),
+    (
+        "[firewall]",
+        "[firewall]\ninbound = \"accept\"\nping = false",
+        &[
+            "`ping = false` says nothing where all is let in",
+            "`allow` says nothing where all is let in",
+            "or write inbound = \"drop\"",
+        ],
+    ),
+    (
+        "network = \"host\"",
+        "network = \"host\"\nafter = [\"firewall\"]",
+        &[
+            "`firewall`: there is no workload of that name",
+            "waits for the firewall anyway",
         ],
     ),
     (

@@ -35,6 +35,7 @@ pub mod pod;
 pub mod probe;
 pub mod readahead;
 pub mod release;
+mod replace;
 pub mod runtime_file;
 pub mod screens;
 pub mod secrets;

@@ -469,3 +469,108 @@ fn who_is_killed_and_does_not_find_again_what_it_had_tells_that_it_is_lost() {
     let mut machine = Machine::start(&net, &interfaces);
     machine.wait_for("lost uplink");
 }
+
+#[test]
+fn what_dhcp_tells_of_the_workloads_addresses_is_refused_or_told() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "10.7.0.1/24", "dev", "eth0"]);
+    let _dnsmasq = net.dnsmasq(&[
+        "--dhcp-range=10.7.0.50,10.7.0.60,5m",
+        "--dhcp-authoritative",
+        "--dhcp-option=option:classless-static-route,10.7.9.0/24,10.7.0.9,10.9.0.0/16,10.7.0.9,0.0.0.0/0,10.7.0.1",
+    ]);
+    let pool = "[network]\naddresses = [\"10.7.0.0/16\"]\n";
+    let workload = "[workload.w]\nimage = \"dir:x\"\n";
+    let interface = uplink("dhcp = true\nipv6 = \"off\"");
+    let mut machine = Machine::start(&net, &format!("{pool}{interface}{workload}"));
+    machine.wait_for("the route to 10.7.9.0/24 is refused");
+    machine.wait_for("bound uplink eth0 10.7.0.");
+    machine.wait_for("meets the workloads' addresses, 10.7.0.0/16");
+    let routes = net.machine(&["route"]);
+    assert!(routes.contains("10.9.0.0/16 via 10.7.0.9"), "{routes}");
+    assert!(!routes.contains("10.7.9.0"), "{routes}");
+}
+
+#[test]
+fn the_mtu_of_a_lease_goes_with_it() {
+    use network::server::{ACK, DISCOVER, NAK, OFFER, REQUEST, reply, reply_with};
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    let with_mtu = |packet: &_, kind| {
+        let answer = reply(packet, kind, [10, 7, 0, 50], 8);
+        server.send(&reply_with(&answer, 26, &1400_u16.to_be_bytes()));
+    };
+    with_mtu(&server.wait_for(DISCOVER), OFFER);
+    with_mtu(&server.wait_for(REQUEST), ACK);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    let link = || net.machine(&["link", "show", "eth0"]);
+    assert!(link().contains("mtu 1400"));
+    let renewal = server.wait_for(REQUEST);
+    server.answer(&renewal, NAK, [0; 4], 0);
+    machine.wait_for("lost uplink");
+    network::wait_until(link, |link| link.contains("mtu 1500"));
+}
+
+#[test]
+fn a_link_with_another_hardware_address_begins_anew_without_the_address_of_before() {
+    let Some((net, server)) = scripted() else {
+        return;
+    };
+    let mut machine = Machine::start(&net, &uplink("dhcp = true\nipv6 = \"off\""));
+    server.serve([10, 7, 0, 50], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.50/24");
+    net.machine(&["link", "set", "eth0", "address", "02:00:00:00:07:99"]);
+    server.serve([10, 7, 0, 51], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.51/24");
+    let addresses = net.machine(&["addr", "show", "eth0"]);
+    assert!(!addresses.contains("10.7.0.50"), "{addresses}");
+}
+
+#[test]
+fn routers_are_asked_again_when_the_cable_moves() {
+    let Some(net) = Net::new() else { return };
+    net.server(&["addr", "add", "fd07::1/64", "dev", "eth0", "nodad"]);
+    let _dnsmasq = net.dnsmasq(&["--dhcp-range=fd07::,ra-only,64,5m", "--enable-ra"]);
+    let mut machine = Machine::start(&net, &uplink(""));
+    machine.wait_for("bound uplink eth0 fd07::");
+    let asked = || {
+        let log = std::fs::read_to_string(net.path("dnsmasq.log")).unwrap();
+        log.matches("RTR-SOLICIT").count().to_string()
+    };
+    let before: usize = asked().parse().unwrap();
+    net.server(&["link", "set", "eth0", "down"]);
+    machine.wait_for("lost uplink");
+    net.server(&["link", "set", "eth0", "up"]);
+    net.server(&["addr", "replace", "fd07::1/64", "dev", "eth0", "nodad"]);
+    network::wait_until(asked, |asked| asked.parse::<usize>().unwrap() > before);
+}
+
+#[test]
+fn a_part_that_leaves_its_bridge_by_hand_is_made_one_again() {
+    let Some(net) = Net::new() else { return };
+    let bridge =
+        "[network.interface.br0]\nbridge = { of = [\"uplink\"] }\naddresses = [\"10.8.0.2/24\"]\n";
+    let mut machine = Machine::start(&net, &format!("{}{bridge}", uplink("")));
+    machine.wait_for("bound br0 br0 10.8.0.2/24");
+    let link = || net.machine(&["link", "show", "eth0"]);
+    network::wait_until(link, |link| link.contains("master br0"));
+    // One that has just been made a part is left alone for a moment.
+    std::thread::sleep(Duration::from_secs(6));
+    net.machine(&["link", "set", "eth0", "nomaster"]);
+    network::wait_until(link, |link| link.contains("master br0"));
+}
+
+#[test]
+fn what_the_kernel_refuses_of_the_file_is_put_on_the_link_later() {
+    let Some(net) = Net::new() else { return };
+    let keys = "addresses = [\"10.7.0.2/24\"]\ngateways = [\"10.7.0.9\"]\nipv6 = \"static\"\n";
+    // No machine is its own router.
+    net.machine(&["addr", "add", "10.7.0.9/32", "dev", "lo"]);
+    let mut machine = Machine::start(&net, &uplink(keys));
+    machine.wait_for("gateway");
+    net.machine(&["addr", "del", "10.7.0.9/32", "dev", "lo"]);
+    let routes = || net.machine(&["route"]);
+    network::wait_until(routes, |routes| routes.contains("default via 10.7.0.9"));
+}

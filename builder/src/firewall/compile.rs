@@ -30,6 +30,7 @@ pub fn compile(spec: &Spec) -> Option<Ruleset> {
         reach::add_inside(&mut ruleset, spec);
         add_sources(&mut ruleset, &spec.fabric.endpoints);
         reach::add(&mut ruleset, spec);
+        add_leaving(&mut ruleset);
         add_exits(&mut ruleset, spec);
     }
     Some(ruleset)
@@ -68,7 +69,7 @@ pub fn spare_modules(spec: &Spec) -> Vec<&'static str> {
 /// workloads route them (`route_localnet`), for published ports that are bound to one of them.
 fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
     let mut rules = vec![rule(
-        [Clause::Loopback(false), Clause::To(loopback())],
+        [Clause::Loopback(Side::In, false), Clause::To(loopback())],
         Statement::Drop,
     )];
     // Nobody outside is a workload, nor its router: not by IPv6 either, where the kernel would not mind.
@@ -76,7 +77,7 @@ fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
         rules.push(rule(
             [
                 Clause::Group(Side::In, ENDPOINT_GROUP, false),
-                Clause::Loopback(false),
+                Clause::Loopback(Side::In, false),
                 reach::in_set(Field::Source(family), reach::INSIDE, family),
             ],
             Statement::Drop,
@@ -117,6 +118,25 @@ fn add_sources(ruleset: &mut Ruleset, endpoints: &[Endpoint]) {
         hook: Some(Hook::RawPrerouting),
         drop: false,
         rules,
+    });
+}
+
+/// What is for a workload goes to its link or nowhere: whatever routes there are, when there is no such link, and from the
+/// machine itself, too.
+fn add_leaving(ruleset: &mut Ruleset) {
+    let rules = Family::BOTH.map(|family| {
+        let clauses = [
+            Clause::Group(Side::Out, ENDPOINT_GROUP, false),
+            Clause::Loopback(Side::Out, false),
+            reach::in_set(Field::Destination(family), reach::INSIDE, family),
+        ];
+        rule(clauses, Statement::Drop)
+    });
+    ruleset.chains.push(Chain {
+        name: "leaving".to_owned(),
+        hook: Some(Hook::Postrouting),
+        drop: false,
+        rules: rules.into(),
     });
 }
 

@@ -1,7 +1,7 @@
 //! What reaches the machine itself.
 
 use config::Spec;
-use config::boot::{BootLink, Protocol};
+use config::boot::{BootInterface, BootLink, Ipv6, Protocol};
 use config::network::Allow;
 
 use super::compile::{DNS, MOST_EXPANDED, exactly, from_workloads, open_ports, rule};
@@ -36,7 +36,7 @@ pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
     }
     let mut rules = vec![
         rule([Clause::Established], Statement::Accept),
-        rule([Clause::Loopback(true)], Statement::Accept),
+        rule([Clause::Loopback(Side::In, true)], Statement::Accept),
     ];
     if has_endpoints {
         rules.push(rule(
@@ -93,11 +93,28 @@ fn control(ruleset: &mut Ruleset, spec: &Spec) -> Vec<Rule> {
             elements: types.into_iter().map(element).collect(),
         });
     }
-    for (family, port) in [(Family::V4, DHCP_CLIENT), (Family::V6, DHCP6_CLIENT)] {
-        let client = Clause::Ports(Protocol::Udp, port, port);
-        rules.push(rule([Clause::Family(family), client], Statement::Accept));
-    }
+    rules.extend(spec.interfaces.iter().flat_map(dhcp_clients));
     rules
+}
+
+/// Where the interface's own clients are answered.
+fn dhcp_clients(interface: &BootInterface) -> impl Iterator<Item = Rule> {
+    let clients = [
+        (interface.dhcp, Family::V4, DHCP_CLIENT),
+        (interface.ipv6 == Ipv6::Auto, Family::V6, DHCP6_CLIENT),
+    ];
+    let is_none = interface.master.is_some();
+    let by = Clause::Group(Side::In, interface.group, true);
+    let running = clients
+        .into_iter()
+        .filter(move |client| client.0 && !is_none);
+    running.map(move |(_, family, port)| {
+        let client = Clause::Ports(Protocol::Udp, port, port);
+        rule(
+            [by.clone(), Clause::Family(family), client],
+            Statement::Accept,
+        )
+    })
 }
 
 /// What host-network workloads and sockets listen on, and where tunnels end.

@@ -20,18 +20,10 @@ const INTERNAL: &str = "internal";
 
 pub(super) fn add(ruleset: &mut Ruleset, spec: &Spec) {
     let fabric = &spec.fabric;
-    // What is for a workload goes to its link or nowhere: whatever routes there are, and when there is no such link.
-    let mut rules: Vec<Rule> = Family::BOTH
-        .map(|family| {
-            let leaves = Clause::Group(Side::Out, ENDPOINT_GROUP, false);
-            let to_endpoint = in_set(Field::Destination(family), INSIDE, family);
-            rule([leaves, to_endpoint], Statement::Drop)
-        })
-        .into();
-    rules.extend([
+    let mut rules = vec![
         rule([Clause::Established], Statement::Accept),
         rule([Clause::Invalid], Statement::Drop),
-    ]);
+    ];
     add_crowded(ruleset);
     rules.extend(from_crowded());
     rules.extend(crowded(to_workloads(), Field::Destination));

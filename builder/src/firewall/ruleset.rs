@@ -124,6 +124,8 @@ pub enum Hook {
     Input,
     /// From one interface to another.
     Forward,
+    /// Whatever leaves, once it is known by which interface.
+    Postrouting,
     /// New connections that come in.
     DestinationPrerouting,
     /// New connections of the machine's own.
@@ -155,8 +157,8 @@ pub enum Side {
 pub enum Clause {
     /// The group of an interface is this one, or is not.
     Group(Side, u32, bool),
-    /// It came in by the loopback interface, or did not.
-    Loopback(bool),
+    /// The interface is the loopback interface, or is not.
+    Loopback(Side, bool),
     /// It belongs to a connection that is there.
     Established,
     /// It belongs to no connection and begins none.

@@ -89,6 +89,7 @@ const fn hook_text(hook: Hook) -> &'static str {
         Hook::RawPrerouting => "type filter hook prerouting priority raw",
         Hook::Input => "type filter hook input priority filter",
         Hook::Forward => "type filter hook forward priority filter",
+        Hook::Postrouting => "type filter hook postrouting priority filter",
         Hook::DestinationPrerouting => "type nat hook prerouting priority dstnat",
         // nft has no name for this priority at this hook in all versions.
         Hook::DestinationOutput => "type nat hook output priority -100",
@@ -107,7 +108,8 @@ fn clause(clause: &Clause) -> String {
     match clause {
         Clause::Group(Side::In, group, is) => format!("iifgroup {}{group}", not(*is)),
         Clause::Group(Side::Out, group, is) => format!("oifgroup {}{group}", not(*is)),
-        Clause::Loopback(is) => format!("iif {}\"lo\"", not(*is)),
+        Clause::Loopback(Side::In, is) => format!("iif {}\"lo\"", not(*is)),
+        Clause::Loopback(Side::Out, is) => format!("oif {}\"lo\"", not(*is)),
         Clause::Established => "ct state established,related".to_owned(),
         Clause::Invalid => "ct state invalid".to_owned(),
         Clause::Translated => "ct status dnat".to_owned(),

@@ -275,6 +275,8 @@ fn nobody_outside_answers_for_a_workload_that_is_gone() {
             let seen = connect(machine.workload(from), db, 80);
             assert_eq!(seen, Seen::Dropped, "{from} to {db}");
         }
+        let seen = connect(host, db, 80);
+        assert_eq!(seen, Seen::Dropped, "the machine itself to {db}");
         // A router that leads the machine astray gets the traffic of those who are there neither.
         let web = machine.address("web", v6);
         let length = if v6 { 128 } else { 32 };
@@ -283,6 +285,10 @@ fn nobody_outside_answers_for_a_workload_that_is_gone() {
         machine.outside.ip(&format!("addr add {web} dev lo nodad"));
         let seen = connect(machine.workload("narrow"), web, 80);
         assert_eq!(seen, Seen::Dropped, "to {web}");
+        for to in [web, ip(MACHINE[usize::from(v6)])] {
+            let seen = connect(host, to, if to == web { 80 } else { 8080 });
+            assert_eq!(seen, Seen::Dropped, "the machine itself to {to}");
+        }
     }
 }
 

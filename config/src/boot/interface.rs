@@ -1,8 +1,10 @@
 //! The machine's interfaces as init finds or makes them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::network::Prefix;
 
 /// The interface group (`IFLA_GROUP`) of the first interface of the file; the next one has the next number.
 pub const FIRST_GROUP: u32 = 16;
@@ -237,31 +239,26 @@ impl BootAddress {
     /// The network that the address is in: the same with zeros behind the prefix.
     #[must_use]
     pub fn network(&self) -> Self {
-        let prefix = u32::from(self.prefix);
-        let address = match self.address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from(u32::from(address) & mask))
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
-            }
-        };
         Self {
-            address,
+            address: self.whole().address,
             prefix: self.prefix,
         }
+    }
+
+    fn whole(&self) -> Prefix {
+        Prefix::of(self.address, self.prefix)
     }
 
     /// Whether an address is in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let other = Self {
-            address,
-            prefix: self.prefix,
-        };
-        address.is_ipv4() == self.address.is_ipv4() && other.network() == self.network()
+        self.whole().contains(address)
+    }
+
+    /// Whether an address is in both networks.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.whole().meets(&other.whole())
     }
 }
 

@@ -85,6 +85,15 @@ impl Pool {
         }
     }
 
+    /// The one of its prefixes of which that holds. A network that is none is told elsewhere.
+    fn find(&self, network: &Text, holds: impl Fn(&Prefix, &Prefix) -> bool) -> Option<Prefix> {
+        let (address, length) = network.get_ref().split_once('/')?;
+        let network = Prefix::of(address.parse().ok()?, length.parse().ok()?);
+        [self.v4, self.v6]
+            .into_iter()
+            .find(|pool| holds(pool, &network))
+    }
+
     /// How many places it has, without the network's own address, the gateway and the broadcast address.
     fn places(&self) -> u32 {
         (1 << (32 - u32::from(self.v4.length))) - 3
@@ -170,20 +179,22 @@ pub(super) fn assign(
 
 /// The machine could not tell a neighbour from a workload whose addresses are of one network.
 fn check_apart(pool: &Pool, manifest: &Manifest, mistakes: &mut Mistakes) {
-    let interfaces = manifest.network.interface.values();
-    for text in interfaces.flat_map(|interface| &interface.addresses) {
-        // An address that is none is told elsewhere.
-        let parts = text.get_ref().split_once('/');
-        let parts = parts.and_then(|(address, length)| {
-            Some(Prefix::of(address.parse().ok()?, length.parse().ok()?))
-        });
-        let Some(network) = parts else { continue };
-        if let Some(pool) = [pool.v4, pool.v6].iter().find(|pool| pool.meets(&network)) {
-            mistakes.push(wrong(
-                text,
-                format!("meets the pool of the workloads' addresses, {pool}"),
-                "choose another pool in [network], as in addresses = [\"10.214.0.0/16\"]",
-            ));
+    const HINT: &str = "choose another pool in [network], as in addresses = [\"10.214.0.0/16\"]";
+    for interface in manifest.network.interface.values() {
+        for text in &interface.addresses {
+            if let Some(pool) = pool.find(text, Prefix::meets) {
+                let what = format!("meets the pool of the workloads' addresses, {pool}");
+                mistakes.push(wrong(text, what, HINT));
+            }
+        }
+        // A route to a wider network leaves the pool to the machine.
+        let tunnel = interface.wireguard.iter().flat_map(|t| &t.get_ref().peers);
+        let routes = interface.routes.iter().map(|route| &route.to);
+        for text in routes.chain(tunnel.flat_map(|peer| &peer.allowed)) {
+            if let Some(pool) = pool.find(text, Prefix::holds) {
+                let what = format!("is in the pool of the workloads' addresses, {pool}");
+                mistakes.push(wrong(text, what, HINT));
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Which workloads and pods have a network of their own, with their names and published ports.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Endpoint, port};
+use super::{Endpoint, Fabric, Port, port};
 use crate::boot::Network;
 use crate::diagnostic::Diagnostic;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Text};
 use crate::mistakes::Mistakes;
 use crate::pod::Pod;
 use crate::value::wrong;
@@ -65,15 +65,54 @@ pub(super) fn endpoints(
     endpoints
 }
 
+/// What the addresses that ports are published at, and the networks of who publishes them, do not go with.
+pub(super) fn check_published(
+    fabric: &Fabric,
+    workloads: &[Workload],
+    manifest: &Manifest,
+    mistakes: &mut Mistakes,
+) {
+    let gateways = [IpAddr::V4(fabric.gateway), IpAddr::V6(fabric.gateway6)];
+    for workload in workloads {
+        let unit = workload.pod.as_ref().unwrap_or(&workload.name);
+        let is_own = workload.network == Network::Own;
+        let endpoint = fabric.endpoint(unit).filter(|_| is_own);
+        let is_shut_in = endpoint.is_some_and(|endpoint| !endpoint.leads_outside);
+        for (text, port) in published(workload, manifest) {
+            let is_in_pool = |at: &IpAddr| fabric.pool.contains(*at) || fabric.pool6.contains(*at);
+            let at = port.address.filter(is_in_pool);
+            if at.is_some_and(|at| !gateways.contains(&at)) && !fabric.endpoints.is_empty() {
+                let what = "is published at an address of workloads, which the machine has not";
+                let hint = "write an address that the machine has, or none for all of them";
+                mistakes.push(wrong(text, what, hint));
+            }
+            if is_shut_in && !port.is_local() {
+                mistakes.push(wrong(
+                    text,
+                    format!("lets the outside in to `{unit}`, which is on internal networks alone"),
+                    "publish it for the machine itself, as in \"127.0.0.1:8080:80\", or put it on another network, too",
+                ));
+            }
+        }
+    }
+}
+
+/// The ports of a workload, as written and as read.
+fn published<'a>(
+    workload: &Workload,
+    manifest: &'a Manifest,
+) -> impl Iterator<Item = (&'a Text, Port)> {
+    let table = manifest.workload.get(workload.name.as_str());
+    let texts = table.map_or(&[][..], |table| &table.ports);
+    texts
+        .iter()
+        .filter_map(|text| Some((text, port(text).ok()?)))
+}
+
 /// What cannot lead into another network.
 fn check_ports(manifest: &Manifest, workloads: &[Workload], mistakes: &mut Mistakes) {
     for workload in workloads.iter().filter(|w| w.network == Network::Own) {
-        let table = manifest.workload.get(workload.name.as_str());
-        let texts = table.map_or(&[][..], |table| &table.ports);
-        let ports = texts
-            .iter()
-            .filter_map(|text| Some((text, port(text).ok()?)));
-        for (text, port) in ports {
+        for (text, port) in published(workload, manifest) {
             if port.is_local() && port.address.is_some_and(|address| address.is_ipv6()) {
                 mistakes.push(wrong(
                     text,

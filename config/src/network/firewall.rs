@@ -1,5 +1,7 @@
 //! `[firewall]`: what of the machine itself the outside reaches.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use crate::boot::Protocol;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::manifest::{self, Manifest, Text};
@@ -39,11 +41,13 @@ impl Firewall {
     /// `labels` are those of the interfaces, in the order of the file.
     pub(crate) fn new(manifest: &Manifest, labels: &[String], mistakes: &mut Mistakes) -> Self {
         let from = &manifest.firewall;
+        let drop = mistakes.take_some(from.inbound.as_ref(), inbound);
+        if drop == Some(false) {
+            check_needed(from, mistakes);
+        }
         Self {
-            drop: mistakes
-                .take_some(from.inbound.as_ref(), inbound)
-                .unwrap_or(true),
-            ping: from.ping.unwrap_or(true),
+            drop: drop.unwrap_or(true),
+            ping: from.ping.as_ref().is_none_or(|ping| *ping.get_ref()),
             allow: from
                 .allow
                 .iter()
@@ -74,7 +78,7 @@ fn allow(from: &manifest::Allow, labels: &[String], mistakes: &mut Mistakes) -> 
         )
     }));
     let protocol = mistakes.take_some(from.protocol.as_ref(), protocol);
-    let sources = mistakes.take_all(&from.from, prefix);
+    let sources = mistakes.take_all(&from.from, source);
     let interface = mistakes.take_some(from.interface.as_ref(), |text| {
         let known = || labels.iter().map(String::as_str);
         let place = labels.iter().position(|label| label == text.get_ref());
@@ -92,6 +96,37 @@ fn allow(from: &manifest::Allow, labels: &[String], mistakes: &mut Mistakes) -> 
         from: sources,
         interface,
     })
+}
+
+/// No packet has an address of IPv4 in IPv6's form.
+fn source(text: &Text) -> Parsed<Prefix> {
+    const MAPPED: Prefix = Prefix {
+        address: IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)),
+        length: 96,
+    };
+    let prefix = prefix(text)?;
+    if let (IpAddr::V6(address), true) = (prefix.address, MAPPED.holds(&prefix)) {
+        let [.., a, b, c, d] = address.octets();
+        let plain = Prefix::of([a, b, c, d].into(), prefix.length - MAPPED.length);
+        let what = "is IPv4 in IPv6's form, which no packet has";
+        return Err(wrong(text, what, format!("write \"{plain}\"")));
+    }
+    Ok(prefix)
+}
+
+/// Where everything is let in there is nothing to allow or refuse.
+fn check_needed(from: &manifest::Firewall, mistakes: &mut Mistakes) {
+    let hint = "leave it out, or write inbound = \"drop\"";
+    let ping = from.ping.as_ref().filter(|ping| !ping.get_ref());
+    let ports = from.allow.iter().map(|allow| allow.ports.span());
+    let places = ping.map(|ping| (ping.span(), "`ping = false`"));
+    let places = places
+        .into_iter()
+        .chain(ports.map(|span| (span, "`allow`")));
+    for (span, what) in places {
+        let message = format!("{what} says nothing where all is let in");
+        mistakes.push(Diagnostic::at(span, message).hint(hint));
+    }
 }
 
 fn protocol(text: &Text) -> Parsed<Protocol> {

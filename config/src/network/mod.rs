@@ -140,14 +140,16 @@ impl Fabric {
             endpoint.leads_outside = networks.iter().any(leads);
         }
         reach::resolve(&mut endpoints, manifest, workloads, pods, mistakes);
-        Self {
+        let fabric = Self {
             gateway: pool.gateway(),
             gateway6: pool.gateway6(),
             pool: pool.v4,
             pool6: pool.v6,
             networks,
             endpoints,
-        }
+        };
+        endpoints::check_published(&fabric, workloads, manifest, mistakes);
+        fabric
     }
 
     /// The endpoint of that name.

@@ -43,6 +43,12 @@ impl Prefix {
             && Self::of(address, self.length).address == self.address
     }
 
+    /// Whether all of the other's addresses are in it.
+    #[must_use]
+    pub fn holds(&self, other: &Self) -> bool {
+        self.length <= other.length && self.contains(other.address)
+    }
+
     /// Whether an address is in both.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
@@ -138,6 +144,8 @@ mod tests {
         assert!(p("10.213.0.0/16").meets(&p("10.0.0.0/8")));
         assert!(!p("10.213.0.0/16").meets(&p("10.214.0.0/16")));
         assert!(!p("0.0.0.0/0").meets(&p("::/0")));
+        assert!(p("10.0.0.0/8").holds(&p("10.213.0.0/16")));
+        assert!(!p("10.213.0.0/16").holds(&p("10.212.0.0/15")));
         assert!(p("fd00::/64").contains("fd00::1".parse().unwrap()));
     }
 }

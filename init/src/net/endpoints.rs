@@ -8,7 +8,7 @@ use std::path::Path;
 use config::boot::BootFabric;
 
 use super::netlink::link::HardwareAddress;
-use super::replace::replace;
+use crate::replace::replace;
 
 /// Where the file is.
 pub const ENDPOINTS: &str = "/run/coracle/net/endpoints";

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::replace::replace;
+use crate::replace::replace;
 
 /// Where the file is.
 pub const FACTS: &str = "/run/coracle/net/facts.json";

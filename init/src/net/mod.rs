@@ -20,7 +20,6 @@ pub mod ntp;
 #[cfg(test)]
 mod random;
 pub mod relief;
-mod replace;
 pub mod resolver;
 pub mod uplink;
 

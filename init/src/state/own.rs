@@ -1,9 +1,11 @@
 //! The machine's own files on the state partition: each is there as a whole, as it was or as it is to be.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::replace::replace_for_good;
 
 /// Their directory, below the mount point.
 const DIRECTORY: &str = "coracle";
@@ -23,15 +25,5 @@ pub(super) fn write(mount_point: &str, name: &str, bytes: &[u8]) -> io::Result<(
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let unfinished = directory.join(format!(".{name}.new"));
-    let mut file = fs::File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, directory.join(name))?;
-    fs::File::open(&directory)?.sync_all()
+    replace_for_good(&directory.join(name), bytes)
 }

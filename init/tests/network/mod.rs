@@ -11,6 +11,7 @@ pub mod server;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +19,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootLog, BootSpec, BootState, OnDamage};
+use config::boot::{
+    BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootEndpoint, BootFabric, BootLog, BootSpec, BootState,
+    OnDamage,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_coracle-init");
 /// How long anything may take.
@@ -325,10 +329,37 @@ pub fn wait_until(look: impl Fn() -> String, is_so: impl Fn(&str) -> bool) -> St
     }
 }
 
+fn boot_endpoint(endpoint: &config::network::Endpoint) -> BootEndpoint {
+    BootEndpoint {
+        name: endpoint.name.clone(),
+        link: endpoint.link.clone(),
+        address: endpoint.address,
+        address6: endpoint.address6,
+        names: endpoint.names.clone(),
+        networks: endpoint.networks.clone(),
+        outside: true,
+    }
+}
+
 fn boot_spec(interfaces: &str, state: bool) -> BootSpec {
     let text = format!("name = \"machine\"\n{interfaces}");
     let spec = config::parse(&text)
         .unwrap_or_else(|mistakes| panic!("{}", mistakes.render("os.toml", &text)));
+    let pool = |prefix: config::network::Prefix| (prefix.address, prefix.length);
+    let fabric = match (pool(spec.fabric.pool), pool(spec.fabric.pool6)) {
+        ((IpAddr::V4(v4), length), (IpAddr::V6(v6), length6)) => BootFabric {
+            gateway: spec.fabric.gateway,
+            gateway6: spec.fabric.gateway6,
+            pool: (v4, length),
+            pool6: (v6, length6),
+            firewall: String::new(),
+            modules: Vec::new(),
+            spare_modules: Vec::new(),
+            endpoints: spec.fabric.endpoints.iter().map(boot_endpoint).collect(),
+            resolver: false,
+        },
+        pools => panic!("{pools:?}"),
+    };
     BootSpec {
         format: BOOT_SPEC_FORMAT,
         name: spec.name,
@@ -352,7 +383,7 @@ fn boot_spec(interfaces: &str, state: bool) -> BootSpec {
         shutdown_timeout_ms: 0,
         watchdog_s: None,
         interfaces: spec.interfaces,
-        fabric: None,
+        fabric: Some(fabric),
         pods: Vec::new(),
         sockets: Vec::new(),
         workloads: Vec::new(),

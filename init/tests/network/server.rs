@@ -140,6 +140,15 @@ impl Packet {
     }
 }
 
+/// The same with one option more: its code and value.
+pub fn reply_with(answer: &[u8], code: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = answer[..answer.len() - 1].to_vec();
+    bytes.extend([code, u8::try_from(value.len()).unwrap()]);
+    bytes.extend(value);
+    bytes.push(255);
+    bytes
+}
+
 /// The answer to a packet.
 pub fn reply(to: &Packet, kind: u8, address: [u8; 4], seconds: u32) -> Vec<u8> {
     let mut bytes = mem::take(&mut to.bytes.clone())[..236].to_vec();

@@ -2,4 +2,6 @@
 //! tests). Who acts is [`super::uplink`].
 
 pub mod client;
+mod lease;
 pub mod message;
+mod options;

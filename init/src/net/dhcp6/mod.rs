@@ -5,4 +5,5 @@
 //! where they say "other". It asks for no prefixes.
 
 pub mod client;
+mod lease;
 pub mod message;

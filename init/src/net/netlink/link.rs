@@ -245,6 +245,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its group.
     pub group: u32,
+    /// All of it is told; news of IPv6 or of a bridge leave out much.
+    pub is_whole: bool,
     /// The bond or bridge that it is a part of.
     pub master: Option<u32>,
     /// The sort of what is no device, e.g. `veth`.
@@ -261,6 +263,7 @@ impl Link {
         let is_link = matches!(answer.kind, NEW_LINK | DELETE_LINK);
         let rest = body.get(FIXED_SIZE..).filter(|_| is_link)?;
         let mut link = Self {
+            is_whole: body[0] == 0,
             hardware: super::message::short(body, 2)?,
             index: number(body, 4)?,
             flags: number(body, 8)?,

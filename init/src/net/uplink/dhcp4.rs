@@ -4,18 +4,22 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use config::boot::BootAddress;
+
 use crate::net::dhcp::client::{Client, Known, Output};
-use crate::net::dhcp::message::{self, Grant, Identity, Request};
+use crate::net::dhcp::message::{self, Grant, Identity, Reply, Request};
+use crate::net::message::note;
 use crate::net::netlink::address::Address;
 use crate::net::netlink::link::{self, HardwareAddress, Wishes};
 use crate::net::netlink::route::{Origin, Route};
 use crate::net::netlink::{Refused, Socket};
 
+use super::exchange::Exchange;
 use super::lease_file::LeaseFile;
 use super::sockets;
 
-/// What is read of one link in one turn; the rest waits for the next.
-const PACKETS_AT_ONCE: usize = 16;
+/// A route as DHCP tells it: network, prefix, router.
+type Destination = (Ipv4Addr, u8, Ipv4Addr);
 
 /// The link as this needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub struct On {
     pub metric: u32,
     /// What DHCP may set: at least so many bytes; `None`: the file says it.
     pub least_mtu: Option<u32>,
+    /// Its MTU before DHCP set any.
+    pub mtu: u32,
+    /// The workloads' addresses, to which nobody outside has the way.
+    pub pool: Option<BootAddress>,
 }
 
 /// The client of one link.
@@ -68,49 +76,16 @@ impl Dhcp4 {
         })
     }
 
-    /// To be waited for.
-    #[must_use]
-    pub const fn socket(&self) -> &UdpSocket {
-        &self.socket
-    }
-
     /// The lease whose address is on the link.
     #[must_use]
     pub const fn bound(&self) -> Option<&Grant> {
         self.bound.as_ref()
     }
 
-    /// When [`Dhcp4::tick`] has something to do.
+    /// When [`Exchange::tick`] has something to do.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<Duration> {
         self.client.next_deadline()
-    }
-
-    /// Time passed.
-    ///
-    /// # Errors
-    /// What could not be done; it is tried again by the client's own repetition.
-    pub fn tick(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
-        let outputs = self.client.tick(now);
-        self.perform(outputs, now, netlink)
-    }
-
-    /// There may be packets.
-    ///
-    /// # Errors
-    /// As [`Dhcp4::tick`].
-    pub fn receive(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
-        let mut packet = [0; 1500];
-        for _ in 0..PACKETS_AT_ONCE {
-            let Ok(size) = self.socket.recv(&mut packet) else {
-                break;
-            };
-            if let Some(reply) = message::parse(&packet[..size], &self.identity) {
-                let outputs = self.client.receive(reply, now);
-                self.perform(outputs, now, netlink)?;
-            }
-        }
-        Ok(())
     }
 
     /// The link was lost and is back.
@@ -122,7 +97,7 @@ impl Dhcp4 {
     /// Somebody else has the address.
     ///
     /// # Errors
-    /// As [`Dhcp4::tick`].
+    /// As [`Exchange::tick`].
     pub fn decline(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
         let outputs = self.client.decline(now);
         if let Some(file) = &self.file {
@@ -143,30 +118,9 @@ impl Dhcp4 {
         }
     }
 
-    fn perform(
-        &mut self,
-        outputs: Vec<Output>,
-        now: Duration,
-        netlink: &mut Socket,
-    ) -> Result<(), String> {
-        let mut failed = None;
-        for output in outputs {
-            let result = match output {
-                Output::Broadcast(request) => self.send(&request, None, now),
-                Output::Unicast(request, server) => self.send(&request, Some(server), now),
-                Output::Bound(grant) => self
-                    .bind(grant, netlink)
-                    .map_err(|refused| refused.to_string()),
-                Output::Lost => {
-                    self.unbind(netlink);
-                    Ok(())
-                }
-            };
-            failed = result.err().or(failed);
-        }
-        failed.map_or(Ok(()), |error| {
-            Err(format!("DHCP on {}: {error}", self.on.device))
-        })
+    /// The link has become another one: its address goes, and nobody is told.
+    pub fn abandon(mut self, netlink: &mut Socket) {
+        self.unbind(netlink);
     }
 
     fn send(
@@ -188,6 +142,9 @@ impl Dhcp4 {
         };
         if old_address.is_some_and(|old| old != (grant.address, grant.prefix)) {
             self.unbind(netlink);
+        }
+        if self.bound.as_ref().map(|old| &old.routes) != Some(&grant.routes) {
+            self.tell_refused(&grant);
         }
         let routes = self.routes_of(&grant);
         let mut address = Address::new(self.on.index, grant.address.into(), grant.prefix);
@@ -222,11 +179,34 @@ impl Dhcp4 {
         wishes.mtu.map(|_| link::change(self.on.index, &wishes))
     }
 
+    /// Routes into the workloads' addresses are not taken: what is for a workload is not for the outside.
+    fn is_refused(&self, &(destination, prefix, _): &Destination) -> bool {
+        let within =
+            |pool: &BootAddress| pool.prefix <= prefix && pool.contains(destination.into());
+        self.on.pool.as_ref().is_some_and(within)
+    }
+
+    fn tell_refused(&self, grant: &Grant) {
+        for route in grant.routes.iter().filter(|route| self.is_refused(route)) {
+            note(format_args!(
+                "DHCP on {}: the route to {}/{} is refused, it is in the workloads' addresses",
+                self.on.device, route.0, route.1
+            ));
+        }
+    }
+
     /// The kernel removes the routes with the address.
     fn unbind(&mut self, netlink: &mut Socket) {
         if let Some(old) = self.bound.take() {
             let address = Address::new(self.on.index, old.address.into(), old.prefix);
             let _ = netlink.request(&address.remove());
+            if self.mtu_of(&old).is_some() {
+                let before = Wishes {
+                    mtu: Some(self.on.mtu),
+                    ..Wishes::default()
+                };
+                let _ = netlink.request(&link::change(self.on.index, &before));
+            }
             if let Some(file) = &self.file {
                 file.remove();
             }
@@ -243,6 +223,7 @@ impl Dhcp4 {
         let mut routes: Vec<Route> = grant
             .routes
             .iter()
+            .filter(|route| !self.is_refused(route))
             .map(|&(destination, prefix, router)| {
                 let gateway = (!router.is_unspecified()).then_some(router);
                 Route {
@@ -256,6 +237,45 @@ impl Dhcp4 {
             .collect();
         routes.sort_by_key(|route| route.gateway.is_some());
         routes
+    }
+}
+
+impl Exchange for Dhcp4 {
+    type Reply = Reply;
+    type Output = Output;
+
+    fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    fn parse(&self, packet: &[u8]) -> Option<Reply> {
+        message::parse(packet, &self.identity)
+    }
+
+    fn hear(&mut self, reply: Reply, now: Duration) -> Vec<Output> {
+        self.client.receive(reply, now)
+    }
+
+    fn pass(&mut self, now: Duration) -> Vec<Output> {
+        self.client.tick(now)
+    }
+
+    fn act(&mut self, output: Output, now: Duration, netlink: &mut Socket) -> Result<(), String> {
+        match output {
+            Output::Broadcast(request) => self.send(&request, None, now),
+            Output::Unicast(request, server) => self.send(&request, Some(server), now),
+            Output::Bound(grant) => self
+                .bind(grant, netlink)
+                .map_err(|refused| refused.to_string()),
+            Output::Lost => {
+                self.unbind(netlink);
+                Ok(())
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("DHCP on {}", self.on.device)
     }
 }
 
@@ -289,6 +309,8 @@ mod tests {
                 (Ipv4Addr::UNSPECIFIED, 0, far),
                 (Ipv4Addr::new(10, 7, 0, 0), 16, near),
                 (Ipv4Addr::new(10, 9, 9, 9), 32, Ipv4Addr::UNSPECIFIED),
+                (Ipv4Addr::new(10, 213, 7, 0), 24, near),
+                (Ipv4Addr::new(10, 0, 0, 0), 8, near),
             ],
             dns: Vec::new(),
             domain: None,
@@ -306,6 +328,8 @@ mod tests {
             hardware: [2, 0, 0, 0, 0, 1],
             metric: 7,
             least_mtu: Some(1280),
+            mtu: 1500,
+            pool: BootAddress::parse("10.213.0.0/16"),
         };
         let identity = Identity {
             xid: 1,
@@ -327,6 +351,9 @@ mod tests {
         assert!(by_prefix(0).on_link && !by_prefix(16).on_link);
         assert!(routes.iter().all(|route| route.metric == Some(7)));
         assert_eq!(gateway(&grant), Some(far));
+        // A wider one leaves the workloads' addresses to the machine, a route into them does not.
+        assert_eq!(by_prefix(8).gateway, Some(near.into()));
+        assert!(routes.iter().all(|route| route.prefix != 24));
         assert!(client.mtu_of(&grant).is_some());
         client.on.least_mtu = None;
         assert!(client.mtu_of(&grant).is_none());

@@ -5,15 +5,14 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::net::dhcp6::client::{Client, Output, Want};
-use crate::net::dhcp6::message::{self, Grant, Identity, Leased, Request};
+use crate::net::dhcp6::message::{self, Grant, Identity, Leased, Reply, Request};
 use crate::net::netlink::Socket;
 use crate::net::netlink::address::Address;
 use crate::net::netlink::link::HardwareAddress;
 
+use super::exchange::Exchange;
 use super::sockets;
 
-/// What is read of one link in one turn; the rest waits for the next.
-const PACKETS_AT_ONCE: usize = 16;
 /// One address, no network: what is on the link is for routers to say (RFC 5942).
 const PREFIX: u8 = 128;
 
@@ -54,12 +53,6 @@ impl Dhcp6 {
         })
     }
 
-    /// To be waited for.
-    #[must_use]
-    pub const fn socket(&self) -> &UdpSocket {
-        &self.socket
-    }
-
     /// What servers said last.
     #[must_use]
     pub fn told(&self) -> Option<&Grant> {
@@ -79,38 +72,10 @@ impl Dhcp6 {
         self.client.want(want, now);
     }
 
-    /// When [`Dhcp6::tick`] has something to do.
+    /// When [`Exchange::tick`] has something to do.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<Duration> {
         self.client.next_deadline()
-    }
-
-    /// Time passed.
-    ///
-    /// # Errors
-    /// What could not be done; it is tried again by the client's own repetition.
-    pub fn tick(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
-        let outputs = self.client.tick(now);
-        self.perform(outputs, now, netlink)
-    }
-
-    /// There may be packets.
-    ///
-    /// # Errors
-    /// As [`Dhcp6::tick`].
-    pub fn receive(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
-        let mut packet = [0; 1500];
-        for _ in 0..PACKETS_AT_ONCE {
-            let Ok(size) = self.socket.recv(&mut packet) else {
-                break;
-            };
-            let transaction = self.client.transaction();
-            if let Some(reply) = message::parse(&packet[..size], &self.identity, transaction) {
-                let outputs = self.client.receive(reply, now);
-                self.perform(outputs, now, netlink)?;
-            }
-        }
-        Ok(())
     }
 
     /// The link was lost and is back.
@@ -123,7 +88,7 @@ impl Dhcp6 {
     /// Somebody else has the addresses.
     ///
     /// # Errors
-    /// As [`Dhcp6::tick`].
+    /// As [`Exchange::tick`].
     pub fn decline(&mut self, now: Duration, netlink: &mut Socket) -> Result<(), String> {
         let outputs = self.client.decline(now);
         self.perform(outputs, now, netlink)
@@ -136,37 +101,19 @@ impl Dhcp6 {
         }
     }
 
-    fn perform(
-        &mut self,
-        outputs: Vec<Output>,
-        now: Duration,
-        netlink: &mut Socket,
-    ) -> Result<(), String> {
-        let mut failed = None;
-        for output in outputs {
-            let result = match output {
-                Output::Send(request) => {
-                    self.send(&request, now).map_err(|error| error.to_string())
-                }
-                Output::Bound(grant) => self.bind(grant, netlink),
-                Output::Informed(grant) => {
-                    self.informed = Some(grant);
-                    Ok(())
-                }
-                Output::Lost(addresses) => {
-                    self.bound = None;
-                    for address in addresses {
-                        let address = Address::new(self.index, address.into(), PREFIX);
-                        let _ = netlink.request(&address.remove());
-                    }
-                    Ok(())
-                }
-            };
-            failed = result.err().or(failed);
+    /// The link has become another one: its addresses go, and nobody is told.
+    pub fn abandon(mut self, netlink: &mut Socket) {
+        let grant = self.bound.take();
+        let addresses = grant.iter().flat_map(|grant| &grant.addresses);
+        self.remove(addresses.map(|leased| leased.address), netlink);
+    }
+
+    /// Those that are not there any more are gone, which is all that is wanted.
+    fn remove(&self, addresses: impl Iterator<Item = Ipv6Addr>, netlink: &mut Socket) {
+        for address in addresses {
+            let address = Address::new(self.index, address.into(), PREFIX);
+            let _ = netlink.request(&address.remove());
         }
-        failed.map_or(Ok(()), |error| {
-            Err(format!("DHCPv6 on {}: {error}", self.device))
-        })
     }
 
     fn send(&self, request: &Request, now: Duration) -> io::Result<()> {
@@ -183,11 +130,8 @@ impl Dhcp6 {
     fn bind(&mut self, grant: Grant, netlink: &mut Socket) -> Result<(), String> {
         let (there, gone): (Vec<&Leased>, Vec<&Leased>) =
             grant.addresses.iter().partition(|leased| leased.valid > 0);
-        for leased in gone {
-            // Mostly it went with the lease before, or never was.
-            let address = Address::new(self.index, leased.address.into(), PREFIX);
-            let _ = netlink.request(&address.remove());
-        }
+        // Mostly it went with the lease before, or never was.
+        self.remove(gone.into_iter().map(|leased| leased.address), netlink);
         let requests: Vec<_> = there
             .into_iter()
             .map(|leased| {
@@ -201,5 +145,46 @@ impl Dhcp6 {
         netlink
             .request_all(&requests)
             .map_err(|refused| refused.to_string())
+    }
+}
+
+impl Exchange for Dhcp6 {
+    type Reply = Reply;
+    type Output = Output;
+
+    fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    fn parse(&self, packet: &[u8]) -> Option<Reply> {
+        message::parse(packet, &self.identity, self.client.transaction())
+    }
+
+    fn hear(&mut self, reply: Reply, now: Duration) -> Vec<Output> {
+        self.client.receive(reply, now)
+    }
+
+    fn pass(&mut self, now: Duration) -> Vec<Output> {
+        self.client.tick(now)
+    }
+
+    fn act(&mut self, output: Output, now: Duration, netlink: &mut Socket) -> Result<(), String> {
+        match output {
+            Output::Send(request) => self.send(&request, now).map_err(|error| error.to_string()),
+            Output::Bound(grant) => self.bind(grant, netlink),
+            Output::Informed(grant) => {
+                self.informed = Some(grant);
+                Ok(())
+            }
+            Output::Lost(addresses) => {
+                self.bound = None;
+                self.remove(addresses.into_iter(), netlink);
+                Ok(())
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("DHCPv6 on {}", self.device)
     }
 }

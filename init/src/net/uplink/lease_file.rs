@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::conflict::show;
 use crate::net::dhcp::client::Known;
 use crate::net::netlink::link::HardwareAddress;
-use crate::net::replace::replace;
+use crate::replace::replace;
 
 /// The folder below the state's mount point.
 const FOLDER: &str = ".leases";

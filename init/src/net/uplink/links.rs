@@ -57,7 +57,9 @@ impl Links {
         link.mtu = news.mtu;
         link.hardware_address = news.hardware_address.or(link.hardware_address);
         link.router_flags = news.router_flags.or(link.router_flags);
-        link.master = news.master.or(link.master);
+        // A part that left is told by what is not there any more.
+        let former = link.master.filter(|_| !news.is_whole);
+        link.master = news.master.or(former);
         link.kind = news.kind.or(link.kind.take());
         if news.group != 0 {
             link.group = news.group;
@@ -266,5 +268,30 @@ fn look(link: &Link) -> Seen {
         group: link.group,
         driver: driver.as_deref().and_then(last),
         paths: places.filter_map(last).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_left_is_known_by_what_is_told_of_the_whole_link() {
+        let mut links = Links::default();
+        let news = |is_whole, master| Link {
+            index: 7,
+            is_whole,
+            master,
+            ..Link::default()
+        };
+        for (is_whole, told, master) in [
+            (true, Some(3), Some(3)),
+            (false, None, Some(3)),
+            (true, None, None),
+            (false, Some(4), Some(4)),
+        ] {
+            links.update(news(is_whole, told));
+            assert_eq!(links.get(7).unwrap().master, master);
+        }
     }
 }

@@ -10,6 +10,7 @@
 pub mod conflict;
 pub mod dhcp4;
 pub mod dhcp6;
+pub mod exchange;
 pub mod lease_file;
 pub mod links;
 pub mod lookup;
@@ -18,6 +19,7 @@ pub mod pace;
 pub mod port;
 pub mod router;
 pub mod sockets;
+pub mod solicitation;
 pub mod told;
 pub mod tunnel;
 pub mod tunnels;
@@ -28,7 +30,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::boot::BootSpec;
+use config::boot::{BootAddress, BootSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::system::sethostname;
 use rustix::time::Timespec;
@@ -85,6 +87,8 @@ struct Uplink {
     /// What was told last, by interface.
     told: Vec<Option<Told>>,
     facts: Option<Facts>,
+    /// The workloads' addresses.
+    pools: Vec<BootAddress>,
     /// Of telling.
     pace: Pace,
     /// When [`TRUST`] ends, until then.
@@ -97,9 +101,10 @@ impl Uplink {
         let monitor = Monitor::open(GROUPS)?;
         let now = now();
         let interfaces = spec.interfaces.iter().cloned();
+        let pools = pools(spec);
         let mut uplink = Self {
             ports: interfaces
-                .map(|interface| Port::new(interface, now))
+                .map(|interface| Port::new(interface, pools.clone(), now))
                 .collect(),
             links: Links::default(),
             netlink: Socket::open()?,
@@ -112,6 +117,7 @@ impl Uplink {
             hostname: spec.hostname.clone(),
             told: vec![None; spec.interfaces.len()],
             facts: None,
+            pools: pools.clone(),
             pace: Pace::new(now),
             trust_until: Some(now + TRUST),
         };
@@ -270,7 +276,7 @@ impl Uplink {
             let joins = joins && port.may_join(now);
             if held[at] != *index || joins {
                 let result = links::set_up(link, &specs[at], master, &mut self.netlink);
-                port.joined(result.is_ok(), now);
+                port.joins(now);
                 port.check(result.map_err(|refused| refused.to_string()));
             }
             if held[at] != *index {
@@ -319,12 +325,25 @@ impl Uplink {
             match text {
                 Some(text) if old.as_ref().map(Told::describe).as_ref() != Some(&text) => {
                     Message::Bound { label, text }.tell();
+                    self.tell_meeting(port, new.as_ref());
                 }
                 None if old.is_some() => Message::Lost { label }.tell(),
                 _ => {}
             }
         }
         self.told = told;
+    }
+
+    /// A network that has workloads' addresses is one that the machine cannot reach all of.
+    fn tell_meeting(&self, port: &Port, told: Option<&Told>) {
+        for address in told.iter().flat_map(|told| &told.addresses) {
+            if let Some(pool) = self.pools.iter().find(|pool| pool.meets(address)) {
+                note(format_args!(
+                    "{}: the network of {address} meets the workloads' addresses, {pool}: choose another pool for them",
+                    port.spec.label
+                ));
+            }
+        }
     }
 
     fn end_trust(&mut self, now: Duration) {
@@ -368,6 +387,16 @@ impl Uplink {
         self.facts = Some(facts);
         true
     }
+}
+
+/// The addresses of workloads, where there may be any.
+fn pools(spec: &BootSpec) -> Vec<BootAddress> {
+    let fabric = spec.fabric.as_ref().filter(|f| !f.endpoints.is_empty());
+    fabric.map_or_else(Vec::new, |fabric| {
+        let (v4, v6) = (fabric.pool, fabric.pool6);
+        let pool = |address, prefix| BootAddress { address, prefix };
+        vec![pool(v4.0.into(), v4.1), pool(v6.0.into(), v6.1)]
+    })
 }
 
 fn fixed(spec: &BootSpec) -> Fixed {

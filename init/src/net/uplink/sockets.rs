@@ -3,7 +3,9 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, ipproto, sendto, socket_with, sockopt,
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::sys;
@@ -57,6 +59,24 @@ pub fn server(address: Option<Ipv4Addr>) -> SocketAddr {
 #[must_use]
 pub fn servers6(index: u32) -> SocketAddr {
     SocketAddrV6::new(ALL_SERVERS, SERVER6, 0, index).into()
+}
+
+/// Asks the routers of a link to tell what they have to (RFC 4861 §4.1).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn solicit_routers(index: u32, device: &str) -> io::Result<()> {
+    const SOLICITATION: [u8; 8] = [133, 0, 0, 0, 0, 0, 0, 0];
+    const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let protocol = Some(ipproto::ICMPV6);
+    let socket = socket_with(AddressFamily::INET6, SocketType::RAW, flags, protocol)?;
+    sys::bind_to_device(&socket, device)?;
+    // Routers believe that it comes from their link by this alone. The checksum is the kernel's to make.
+    sockopt::set_ipv6_multicast_hops(&socket, 255)?;
+    let routers = SocketAddrV6::new(ALL_ROUTERS, 0, 0, index);
+    sendto(&socket, &SOLICITATION, SendFlags::empty(), &routers)?;
+    Ok(())
 }
 
 /// Never blocks: a machine that just started may have little entropy, and these numbers guard nothing.

@@ -62,6 +62,19 @@ impl Tunnel {
         Ok(())
     }
 
+    /// It has its keys.
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// Its link is another one.
+    pub fn forget(&mut self) {
+        self.kernel = None;
+        self.next = None;
+        self.lookups.clear();
+    }
+
     fn has_names(&self) -> bool {
         self.spec
             .peers
