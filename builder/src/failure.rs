@@ -5,6 +5,7 @@ use std::io;
 
 use config::Diagnostics;
 
+use crate::image::ImageError;
 use crate::lock::LockError;
 use crate::message::{Diagnostic, Message};
 use crate::source::debian::{DebianError, UnpackError};
@@ -150,6 +151,9 @@ fn hint_of(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(UnpackError::Debian(error)) = find::<UnpackError>(cause) {
         return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<ImageError>() {
+        return error.hint();
     }
     match cause.downcast_ref::<LockError>() {
         Some(LockError::Damaged { .. }) => {

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 
 use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec};
@@ -37,6 +37,14 @@ pub enum ImageError {
         /// Why.
         #[source]
         source: gpt::GptError,
+    },
+    /// It is a disk in another form.
+    #[error("{} is a disk in another form ({form})", path.display())]
+    OtherForm {
+        /// The image.
+        path: PathBuf,
+        /// Which.
+        form: &'static str,
     },
     /// A partition is absent.
     #[error("the disk has no {0} partition")]
@@ -125,6 +133,36 @@ impl Uki {
     }
 }
 
+impl ImageError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::OtherForm { path, form } => {
+                let path = path.display();
+                Some(match *form {
+                    "zstd" => format!("unpack it: zstd -d {path} -o disk.img"),
+                    _ => format!(
+                        "make it a raw one: qemu-img convert -O raw {path} disk.img; or build that: -o disk.img"
+                    ),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The form of a disk that is no raw one, by what its file begins with.
+fn other_form(file: &File) -> Option<&'static str> {
+    let mut begin = [0; 4];
+    file.read_exact_at(&mut begin, 0).ok()?;
+    match &begin {
+        b"QFI\xfb" => Some("qcow2"),
+        b"KDMV" => Some("vmdk"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        _ => None,
+    }
+}
+
 impl DiskImage {
     /// Opens an image and reads its partition table.
     ///
@@ -141,6 +179,10 @@ impl DiskImage {
             return Err(fail(io::Error::other("it is no regular file")));
         }
         let file = File::open(path).map_err(fail)?;
+        if let Some(form) = other_form(&file) {
+            let path = path.to_owned();
+            return Err(ImageError::OtherForm { path, form });
+        }
         let table = gpt::read(&file).map_err(|source| ImageError::Table {
             path: path.to_owned(),
             source,

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod contents;
 pub mod disk;
+pub mod export;
 pub mod failure;
 pub mod firewall;
 pub mod format;

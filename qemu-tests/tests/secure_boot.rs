@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{Case, Coracle, Image, Partition, Running, seconds};
 
 /// Firmware under emulation, two of them at once, on a busy host.
-const BOOT_TIME: std::time::Duration = seconds(300);
+const BOOT_TIME: std::time::Duration = seconds(660);
 
 const MACHINE: &str = "name = \"sealed\"\nversion = \"1\"\n";
 const SIGNED: &str = "[secure_boot]\nkey = \"keys/db.key\"\ncertificate = \"keys/db.pem\"\n";
@@ -17,7 +17,7 @@ fn boot<'a>(coracle: &Coracle<'a>, disk: &Path) -> Result<Running> {
     let mut line: Vec<String> = ["run", "--secure-boot=keys/db.pem", "--exit-when-ready"]
         .map(str::to_owned)
         .into();
-    line.extend(["--accel", "tcg", "--timeout", "240"].map(str::to_owned));
+    line.extend(["--accel", "tcg", "--timeout", "600"].map(str::to_owned));
     line.push(disk.display().to_string());
     coracle.start(&line, |command| command)
 }

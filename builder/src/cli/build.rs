@@ -7,6 +7,7 @@ use config::manifest::Text;
 use config::value;
 
 use super::Telling;
+use crate::export::Format;
 
 /// How a machine's inputs are chosen.
 #[derive(Debug, Clone, Args)]
@@ -41,9 +42,12 @@ pub struct Update {
 pub struct Build {
     /// The machine's file.
     pub file: PathBuf,
-    /// The image to write [default: NAME.img in this folder].
+    /// The image to write [default: NAME.img, or what the format's names end with, in this folder].
     #[arg(long, short, value_name = "DISK.img")]
     pub output: Option<PathBuf>,
+    /// The image's form [default: what the output's name ends with says, a raw disk otherwise].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show it as help")]
     pub choice: Choice,

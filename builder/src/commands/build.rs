@@ -1,11 +1,15 @@
 //! `coracle build`: file → inputs → plan → disk.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::cli::{Build, Choice};
 use crate::disk::{self, Written};
+use crate::export::direct::{self, Parts};
+use crate::export::{self, Format};
 use crate::failure::Failure;
+use crate::image::DiskImage;
 use crate::inputs;
 use crate::lock::LOCK_FILE;
 use crate::machine_file::MachineFile;
@@ -13,18 +17,25 @@ use crate::message::{Message, Part};
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::source::cache::Cache;
 use crate::streams::give;
 
 /// Builds and prints the image's path.
 pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failure> {
     let begun = Instant::now();
     let file = MachineFile::load(&arguments.file)?;
+    let by_name = arguments.output.as_deref().map(Format::of_name);
+    let format = arguments.format.or(by_name).unwrap_or(Format::Disk);
     let target = arguments
         .output
         .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("{}.img", file.spec.name)));
+        .unwrap_or_else(|| PathBuf::from(format!("{}{}", file.spec.name, format.ending())));
     keep_inputs(&file, &target)?;
-    let written = build_image(&file, &arguments.choice, &target, progress)?;
+    let written = if format == Format::Disk {
+        build_image(&file, &arguments.choice, &target, progress)?
+    } else {
+        build_as(format, &file, &arguments.choice, &target, progress)?
+    };
     progress.note(format!(
         "built {} in {:.1} s: {} MiB, root hash {}",
         target.display(),
@@ -33,17 +44,17 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
         written.root_hash
     ));
     if arguments.telling.json {
-        return give(&artifact(&target, &written).line());
+        return give(&artifact(&target, format, &written).line());
     }
     give(&format!("{}\n", target.display()))
 }
 
 /// The image as a message.
-fn artifact<'a>(target: &Path, written: &'a Written) -> Message<'a> {
+fn artifact<'a>(target: &Path, format: Format, written: &'a Written) -> Message<'a> {
     let partitions = written.table.partitions.iter();
     Message::Artifact {
         path: target.display().to_string(),
-        format: "disk",
+        format: format.name(),
         size: written.table.disk_len,
         root_hash: &written.root_hash,
         partitions: partitions
@@ -90,6 +101,59 @@ pub(super) fn build_image(
         Failure::work_with_hint(error, hint)
     })?;
     output.commit()?;
+    Ok(written)
+}
+
+/// Builds a raw disk in a place of its own, then brings it into another form.
+fn build_as(
+    format: Format,
+    file: &MachineFile,
+    choice: &Choice,
+    target: &Path,
+    progress: &Progress,
+) -> Result<Written, Failure> {
+    // Refused early, as above.
+    let output = match format {
+        Format::Direct => None,
+        _ => Some(Output::create(target)?),
+    };
+    let folder = Cache::open(None)?;
+    let folder = folder.scratch()?;
+    let disk = folder.path().join("disk.img");
+    let written = build_image(file, choice, &disk, progress)?;
+    let _step = progress.step(format!("writing {}", target.display()), None);
+    let raw = File::open(&disk)?;
+    let exported = match &output {
+        Some(output) => {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            let id = *written.table.disk_guid.as_bytes();
+            export::write(
+                format,
+                &raw,
+                written.table.disk_len,
+                output.file(),
+                id,
+                &name,
+            )
+        }
+        None => {
+            let uki = DiskImage::open(&disk)?.uki()?;
+            let parts = Parts {
+                kernel: uki.section(".linux")?,
+                initrd: uki.section(".initrd")?,
+                command_line: &uki.command_line()?,
+            };
+            direct::write(target, &parts, &raw, &written.table)
+        }
+    };
+    exported.map_err(|error| {
+        let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
+        let hint = full_disk_hint(&error);
+        Failure::work_with_hint(error, hint)
+    })?;
+    if let Some(output) = output {
+        output.commit()?;
+    }
     Ok(written)
 }
 

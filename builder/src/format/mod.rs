@@ -13,8 +13,11 @@ pub mod fat;
 pub mod gpt;
 pub mod pe;
 pub mod pe_digest;
+pub mod qcow2;
 pub mod region;
 pub mod verity;
+pub mod vhd;
+pub mod vmdk;
 
 use uuid::Uuid;
 

@@ -1,0 +1,211 @@
+//! A machine for what loads a kernel itself: QEMU's `-kernel`, Firecracker, cloud-hypervisor, PXE. A folder of
+//!
+//! - `vmlinuz` and, where the kernel unpacks to one, `vmlinux`, which Firecracker wants;
+//! - `initrd`, and `cmdline`: the kernel's command line with the root hash;
+//! - `disk.img`: the disk without its EFI system partition.
+//!
+//! Whoever loads them vouches for kernel, initrd and command line; the rest follows from the root hash as ever. A folder
+//! appears whole or not at all; what is there and is none of these is never removed.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::disk::types;
+use crate::format::region::Region;
+use crate::format::{array_at, gpt};
+use crate::source::blob::Compression;
+
+/// The files of such a folder.
+const FILES: [&str; 5] = ["cmdline", "disk.img", "initrd", "vmlinux", "vmlinuz"];
+const ALIGNMENT: u64 = 1 << 20;
+/// Far more than a kernel has.
+const KERNEL_CAP: u64 = 512 << 20;
+
+/// What a loader needs.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The kernel, a bzImage.
+    pub kernel: &'a [u8],
+    /// The initrd.
+    pub initrd: &'a [u8],
+    /// The command line.
+    pub command_line: &'a str,
+}
+
+/// Writes the folder; `raw` is the whole disk with this table.
+///
+/// # Errors
+/// Reading or writing fails, or `folder` is something else.
+pub fn write(folder: &Path, parts: &Parts<'_>, raw: &File, table: &gpt::Table) -> io::Result<()> {
+    check_replaceable(folder)?;
+    let beside = |suffix: &str| -> PathBuf {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        folder.with_file_name(format!(".{name}.{}.{suffix}", std::process::id()))
+    };
+    let (new, old) = (beside("tmp"), beside("old"));
+    std::fs::create_dir(&new)?;
+    let written = write_files(&new, parts, raw, table).and_then(|()| {
+        if folder.exists() {
+            std::fs::rename(folder, &old)?;
+        }
+        std::fs::rename(&new, folder)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_dir_all(&new);
+    }
+    let _ = std::fs::remove_dir_all(&old);
+    written
+}
+
+/// Nobody's folder of other things is replaced.
+fn check_replaceable(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if !FILES.iter().any(|known| *known == name) {
+            let name = name.to_string_lossy();
+            return Err(io::Error::other(format!(
+                "the folder has {name} in it, which no build has written"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn write_files(folder: &Path, parts: &Parts<'_>, raw: &File, table: &gpt::Table) -> io::Result<()> {
+    std::fs::write(folder.join("vmlinuz"), parts.kernel)?;
+    if let Some(kernel) = unpack_kernel(parts.kernel) {
+        std::fs::write(folder.join("vmlinux"), kernel)?;
+    }
+    std::fs::write(folder.join("initrd"), parts.initrd)?;
+    std::fs::write(folder.join("cmdline"), format!("{}\n", parts.command_line))?;
+    let disk = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(folder.join("disk.img"))?;
+    let mut own = gpt::Table {
+        partitions: Vec::new(),
+        ..table.clone()
+    };
+    let mut end = ALIGNMENT;
+    for partition in table
+        .partitions
+        .iter()
+        .filter(|p| p.type_guid != types::ESP)
+    {
+        let from = Region::new(raw, partition.start, partition.len);
+        super::copy(&from, &Region::new(&disk, end, partition.len).fresh())?;
+        own.partitions.push(gpt::Partition {
+            start: end,
+            ..partition.clone()
+        });
+        end = (end + partition.len).next_multiple_of(ALIGNMENT);
+    }
+    own.disk_len = end + ALIGNMENT;
+    disk.set_len(own.disk_len)?;
+    gpt::write(&disk, &own).map_err(io::Error::other)
+}
+
+/// The ELF image inside a bzImage (Linux's Documentation/arch/x86/boot.rst: `payload_offset` and `payload_length`, protocol
+/// 2.08 and later); `None` where it is packed in a way that is not read here.
+fn unpack_kernel(image: &[u8]) -> Option<Vec<u8>> {
+    let header = image.get(..0x250)?;
+    if header.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(array_at(header, 0x206)) < 0x208 {
+        return None;
+    }
+    let sectors = match header[0x1f1] {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    let start = (sectors + 1) * 512 + u32::from_le_bytes(array_at(header, 0x248)) as usize;
+    let len = u32::from_le_bytes(array_at(header, 0x24c)) as usize;
+    let payload = image.get(start..start.checked_add(len)?)?;
+    let mut kernel = Vec::new();
+    // Behind the packed kernel is its length, which is no concern of the unpacker's: what it says of that is passed over.
+    let _ = Compression::sniff(payload)
+        .reader(payload)
+        .take(KERNEL_CAP)
+        .read_to_end(&mut kernel);
+    let len = u32::from_le_bytes(*payload.last_chunk::<4>()?) as usize;
+    (kernel.starts_with(b"\x7fELF") && kernel.len() == len).then_some(kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(parts: &[(uuid::Uuid, u64, u64)]) -> gpt::Table {
+        let partition =
+            |(n, (kind, start, len)): (usize, &(uuid::Uuid, u64, u64))| gpt::Partition {
+                type_guid: *kind,
+                unique_guid: uuid::Uuid::from_u128(n as u128 + 1),
+                name: format!("p{n}"),
+                start: *start,
+                len: *len,
+            };
+        gpt::Table {
+            disk_guid: uuid::Uuid::from_u128(99),
+            disk_len: 16 << 20,
+            partitions: parts.iter().enumerate().map(partition).collect(),
+        }
+    }
+
+    #[test]
+    fn the_disk_goes_without_its_esp_and_other_folders_stay() {
+        use std::os::unix::fs::FileExt as _;
+        let raw = tempfile::tempfile().unwrap();
+        raw.set_len(16 << 20).unwrap();
+        raw.write_all_at(b"root", 9 << 20).unwrap();
+        let table = table(&[
+            (types::ESP, 1 << 20, 8 << 20),
+            (types::ROOT_X86_64, 9 << 20, 4096),
+        ]);
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("machine");
+        let parts = Parts {
+            kernel: b"kernel",
+            initrd: b"initrd",
+            command_line: "quiet",
+        };
+        for _ in 0..2 {
+            write(&folder, &parts, &raw, &table).unwrap();
+        }
+        let disk = File::open(folder.join("disk.img")).unwrap();
+        let found = gpt::read(&disk).unwrap();
+        assert_eq!(
+            (found.partitions.len(), found.partitions[0].start),
+            (1, 1 << 20)
+        );
+        let mut bytes = [0; 4];
+        disk.read_exact_at(&mut bytes, 1 << 20).unwrap();
+        assert_eq!(&bytes, b"root");
+        assert_eq!(
+            std::fs::read_to_string(folder.join("cmdline")).unwrap(),
+            "quiet\n"
+        );
+        assert_eq!(
+            std::fs::read_dir(parent.path()).unwrap().count(),
+            1,
+            "no litter"
+        );
+        std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+        assert!(write(&folder, &parts, &raw, &table).is_err());
+        assert!(folder.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn no_image_makes_the_unpacker_panic() {
+        let mut image = vec![0xff; 0x300];
+        for fill in [0, 1, 0xff] {
+            image[0x1f1..0x250].fill(fill);
+            image[0x202..0x206].copy_from_slice(b"HdrS");
+            assert_eq!(unpack_kernel(&image), None);
+        }
+        assert_eq!(unpack_kernel(b""), None);
+    }
+}
