@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn geometries_are_the_specification_s() {
         for (len, wanted) in [
-            (40 << 20, [0x04, 0xb4, 4, 17]),
+            (40 << 20, [0x03, 0xc3, 5, 17]),
             (2 << 30, [0x10, 0x41, 16, 63]),
             (200 << 30, [0xff, 0xff, 16, 255]),
         ] {
