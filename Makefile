@@ -1,5 +1,5 @@
 # Coracle's commands. `make demo` boots something real; `make test` checks everything.
-.PHONY: build demo test bench stress fuzz clean
+.PHONY: build demo test bench reproduce stress fuzz clean
 
 build:
 	cargo build --release
@@ -12,6 +12,10 @@ test:
 
 bench:
 	@scripts/bench
+
+# The same programs from two clean clones, the same disk under other circumstances.
+reproduce:
+	@scripts/reproduce
 
 # A hundred power cuts, and a thousand lives of workloads.
 stress:

@@ -26,6 +26,13 @@ pub enum Failure {
     },
     /// The command line or the machine's file is wrong: exit code 2. The text is whole, with its hints.
     Input(String),
+    /// The work is done and its result is bad: the text is whole.
+    Verdict {
+        /// What is wrong, with its hints.
+        text: String,
+        /// The exit code.
+        code: u8,
+    },
     /// The work failed: exit code 1.
     Work {
         /// The cause, with its own causes.
@@ -54,7 +61,7 @@ impl Failure {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::File { code, .. } => *code,
+            Self::File { code, .. } | Self::Verdict { code, .. } => *code,
             Self::Input(_) => 2,
             Self::Work { .. } => 1,
         }
@@ -74,7 +81,7 @@ impl Failure {
                     .map(|mistake| placed(file, text, mistake))
                     .collect()
             }
-            Self::Input(text) => vec![split_text(text)],
+            Self::Input(text) | Self::Verdict { text, .. } => vec![split_text(text)],
             Self::Work { error, hint } => vec![Diagnostic {
                 level: "error",
                 message: chain(error.as_ref()),
@@ -100,7 +107,7 @@ impl Failure {
                 mistakes,
                 ..
             } => format!("{}\n", mistakes.render(file, text).trim_end()),
-            Self::Input(text) => format!("{}\n", text.trim_end()),
+            Self::Input(text) | Self::Verdict { text, .. } => format!("{}\n", text.trim_end()),
             Self::Work { error, hint } => {
                 let mut text = format!("error: {}\n", chain(error.as_ref()));
                 if let Some(hint) = hint {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use config::boot::{BOOT_SPEC_FORMAT, BOOT_SPEC_PATH, BootSpec};
 use uuid::Uuid;
 
+use crate::contents::{CONTENTS_CAP, CONTENTS_PATH, Contents, ContentsError};
 use crate::disk::types;
 use crate::format::region::Region;
 use crate::format::{erofs, fat, gpt, pe, verity};
@@ -73,6 +74,12 @@ pub enum ImageError {
     /// The boot specification is not one.
     #[error("the root's boot specification is damaged")]
     BootSpec(#[from] serde_json::Error),
+    /// The record of contents is none of ours.
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
+    /// The disk does not read.
+    #[error("cannot read the disk")]
+    Io(#[source] io::Error),
     /// The boot specification is another version's.
     #[error("the root's boot specification has format {0}, this coracle reads {BOOT_SPEC_FORMAT}")]
     OtherFormat(u32),
@@ -250,6 +257,16 @@ impl DiskImage {
         } else {
             Err(ImageError::OtherFormat(spec.format))
         }
+    }
+
+    /// The record of contents in the root.
+    ///
+    /// # Errors
+    /// The root or the record is absent, damaged or of another version.
+    pub fn contents(&self) -> Result<Contents, ImageError> {
+        let root = erofs::Image::open(self.partition(types::ROOT_X86_64, "root")?)?;
+        let bytes = root.read(CONTENTS_PATH, CONTENTS_CAP)?;
+        Ok(Contents::parse(&bytes)?)
     }
 
     /// Whether the whole root fits a root hash in hexadecimal.

@@ -28,7 +28,8 @@ pub fn show(text: &str) -> Result<(), Failure> {
     give(&plain(text))
 }
 
-fn plain(text: &str) -> String {
+/// The text with whatever steers a terminal written out.
+pub(crate) fn plain(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         if config::steers(c) && c != '\n' {

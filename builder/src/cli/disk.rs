@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// `coracle inspect`.
 #[derive(Debug, Args)]
@@ -12,6 +12,50 @@ pub struct Inspect {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `coracle verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The disk image or device.
+    #[arg(value_name = "DISK|DEVICE")]
+    pub disk: PathBuf,
+    /// Hold its packages against this lock too.
+    #[arg(long, value_name = "coracle.lock")]
+    pub lock: Option<PathBuf>,
+    /// The root hash that it is to have: 64 hexadecimal digits.
+    #[arg(long, value_name = "HASH", value_parser = parse_root_hash)]
+    pub root_hash: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_root_hash(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a root hash has 64 hexadecimal digits".to_owned())
+    }
+}
+
+/// `coracle sbom`.
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The disk image.
+    pub disk: PathBuf,
+    /// The document's format: SPDX 2.3 or CycloneDX 1.6, both as JSON.
+    #[arg(long, value_enum, default_value_t = SbomFormat::Spdx)]
+    pub format: SbomFormat,
+}
+
+/// `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SbomFormat {
+    /// SPDX 2.3.
+    Spdx,
+    /// CycloneDX 1.6.
+    Cyclonedx,
 }
 
 /// `coracle logs`.

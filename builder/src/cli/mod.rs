@@ -2,6 +2,7 @@
 
 mod build;
 mod disk;
+mod file;
 mod keys;
 mod run;
 
@@ -10,7 +11,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use build::{Build, Choice, Update};
-pub use disk::{Inspect, Logs};
+pub use disk::{Inspect, Logs, Sbom, SbomFormat, Verify};
+pub use file::{New, Profile};
 pub use keys::{Keys, NewKeys};
 pub use run::{Accel, Run};
 
@@ -39,6 +41,24 @@ pub enum Command {
     Run(Run),
     /// Show what is in a disk image.
     Inspect(Inspect),
+    /// Check a disk image or a device byte for byte against itself, and against a lock.
+    Verify(Verify),
+    /// Print what a disk image is made of, as a bill of materials.
+    Sbom(Sbom),
+    /// Write a commented starter file, os.toml, that builds as it is.
+    New(New),
+    /// Print the JSON Schema of the machine's file.
+    Schema,
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command.
+    Man {
+        /// Their folder.
+        folder: PathBuf,
+    },
     /// Show what a machine that is off has said: its workloads, its kernel and init.
     Logs(Logs),
     /// Make keys for Secure Boot.
@@ -51,9 +71,7 @@ impl Command {
     pub fn tells_json(&self) -> bool {
         match self {
             Self::Check(Check { telling, .. }) | Self::Build(Build { telling, .. }) => telling.json,
-            Self::Update(_) | Self::Run(_) | Self::Inspect(_) | Self::Logs(_) | Self::Keys(_) => {
-                false
-            }
+            _ => false,
         }
     }
 }

@@ -84,7 +84,7 @@ pub(super) fn write_esp(
 }
 
 /// What its file system is made with.
-fn esp_options(esp: &gpt::Partition, epoch: i64) -> fat::Options {
+pub(crate) fn esp_options(esp: &gpt::Partition, epoch: i64) -> fat::Options {
     fat::Options {
         volume_id: u32::from_le_bytes(array_at(esp.unique_guid.as_bytes(), 0)),
         label: "ESP".to_owned(),

@@ -25,6 +25,7 @@ use crate::tree::{Content, TreeError};
 
 pub use layout::types;
 
+pub(crate) use esp::esp_options;
 use esp::{esp_len, esp_tree, record, write_esp};
 use layout::Layout;
 use root::write_root;

@@ -125,6 +125,21 @@ impl Lock {
         Ok(entry)
     }
 
+    /// All pinned packages, whatever asked for them.
+    pub fn packages(&self) -> impl Iterator<Item = &Pinned> + Clone {
+        self.document.debian.iter().flat_map(|entry| &entry.package)
+    }
+
+    /// All pinned images of registries.
+    pub fn images(&self) -> &[PinnedImage] {
+        &self.document.image
+    }
+
+    /// All pinned files.
+    pub fn files(&self) -> &[PinnedFile] {
+        &self.document.file
+    }
+
     /// Pins the packages of a request.
     pub fn set_debian(&mut self, request: Request, package: Vec<Pinned>) {
         let entry = document::DebianEntry::new(request, package);
