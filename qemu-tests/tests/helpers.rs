@@ -1,4 +1,7 @@
-//! The children of PID 1, killed again and again by a workload that sees them: the machine goes on as if nothing were.
+//! The children of PID 1, killed again and again by a workload that sees them, and stopped, so that they hang: the machine
+//! goes on as if nothing were.
+
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use qemu_tests::{Boot, BootFiles, Case, Coracle, Image, Vm, VmBuilder, seconds};
@@ -6,7 +9,8 @@ use qemu_tests::{Boot, BootFiles, Case, Coracle, Image, Vm, VmBuilder, seconds};
 const PATIENCE: std::time::Duration = seconds(240);
 
 /// `web` may not fail a single check. `killer` kills each child of PID 1 that is init itself, at once, for a while: those
-/// that come up meanwhile, too. The boot ends only when it is at it: what loads drivers and keeps the state begins then.
+/// that come up meanwhile, too. Later it stops some, once each. The boot ends only when it is at it: what loads drivers
+/// and keeps the state begins then.
 const MACHINE: &str = r#"
 name = "helpers"
 
@@ -42,7 +46,17 @@ command = ["perl", "-e", '''
         }
         select(undef, undef, undef, 0.01);
     }
-    print "let them live\n"; sleep(10000);
+    print "let them live\n"; sleep(10);
+    my %stopped; $end = time() + 90;
+    while (time() < $end && keys(%stopped) < 2) {
+        for my $path (glob("/proc/[0-9]*")) {
+            open(C, "<", "$path/cmdline") or next; my ($name, $word) = split(/\0/, <C> // ""); close(C);
+            if (($name // "") ne "/proc/self/exe" || $word !~ /^(uplink|prober)$/) { next }
+            if (!$stopped{$word}++ && kill("STOP", substr($path, 6))) { print "stopped $word\n" }
+        }
+        sleep(1);
+    }
+    sleep(10000);
 ''']
 
 [workload.late]
@@ -56,8 +70,23 @@ fn count(vm: &Vm, text: &str) -> usize {
     vm.lines().iter().filter(|line| line.contains(text)).count()
 }
 
+/// Waits until so many lines have this, wherever they are.
+fn expect_any(vm: &Vm, text: &str, times: usize) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while count(vm, text) < times {
+        ensure!(
+            Instant::now() < deadline,
+            "no {text:?}, {times} times, in {:#?}",
+            vm.lines()
+        );
+        std::thread::sleep(seconds(1));
+    }
+    Ok(())
+}
+
 #[test]
-fn a_machine_survives_the_death_of_each_helper_and_counts_no_check_against_anybody() -> Result<()> {
+fn a_machine_survives_death_and_hanging_of_each_helper_and_counts_no_check_against_anybody()
+-> Result<()> {
     let case = Case::new("helpers")?;
     let image = Image::open(Coracle::new(&case).build("helpers", MACHINE)?)?;
     let files = BootFiles::of_image(&case, &image)?;
@@ -87,6 +116,18 @@ fn a_machine_survives_the_death_of_each_helper_and_counts_no_check_against_anybo
     }
     let answer = vm.http_get(8080, "/etc/hosts", PATIENCE)?;
     ensure!(answer.status == 200, "{answer:?}");
+    for never in ["web failed a check", "web is unhealthy", "web exited"] {
+        vm.refute(never)?;
+    }
+    // Those that hang are found out, and all goes on.
+    for helper in ["uplink", "prober"] {
+        expect_any(&vm, &format!("killer | stopped {helper}"), 1)?;
+    }
+    let bound = count(&vm, "network uplink ");
+    expect_any(&vm, "uplink hangs: killing it", 1)?;
+    expect_any(&vm, "network uplink ", bound + 1)?;
+    let asked = count(&vm, "response:200");
+    expect_any(&vm, "response:200", asked + 3)?;
     for never in ["web failed a check", "web is unhealthy", "web exited"] {
         vm.refute(never)?;
     }

@@ -13,6 +13,7 @@ impl Machine {
     pub(super) fn start_network(&mut self) {
         let now = now();
         self.network.look(now, relief::is_crowded);
+        self.network.kill_silent(now, &mut self.console);
         for index in self.network.due(now) {
             match self.network.start(index, now) {
                 Ok(pid) => {
@@ -34,7 +35,7 @@ impl Machine {
     /// Takes what one tells; workloads may wait for the first address.
     pub(super) fn read_network(&mut self, index: usize) {
         let was_up = self.network.is_up();
-        self.network.read(index, &mut self.console);
+        self.network.read(index, now(), &mut self.console);
         self.heed_network(was_up);
     }
 

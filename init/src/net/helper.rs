@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
 use super::message::Message;
+use super::pulse::SILENCE;
 use crate::children;
 use crate::lines::LineSplitter;
 use crate::supervise::backoff::Backoff;
@@ -20,6 +21,9 @@ use crate::sys;
 const READ_SIZE: usize = 4096;
 /// One that ran so long begins again with the shortest delay.
 const PROVEN: Duration = Duration::from_secs(60);
+
+/// What ends when it is done takes no longer than this: to load modules from a slow disk, at most.
+const WORK_TIME: Duration = Duration::from_secs(180);
 
 /// What a child is for; its word on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +97,8 @@ pub(super) struct Helper {
     splitter: LineSplitter,
     backoff: Backoff,
     started_at: Duration,
+    /// When it was heard of last, since it was started.
+    heard_at: Duration,
     start_at: Option<Duration>,
 }
 
@@ -106,6 +112,7 @@ impl Helper {
             splitter: LineSplitter::default(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             started_at: Duration::ZERO,
+            heard_at: Duration::ZERO,
             start_at: task.is_at_once().then_some(Duration::ZERO),
         }
     }
@@ -133,7 +140,23 @@ impl Helper {
         self.splitter = LineSplitter::default();
         self.pid = Some(pid);
         self.started_at = now;
+        self.heard_at = now;
         Ok(pid)
+    }
+
+    /// When it counts as one that hangs unless it is heard of; `None`: it does not run.
+    pub(super) fn silent_at(&self) -> Option<Duration> {
+        let patience = if self.task.is_once() {
+            WORK_TIME
+        } else {
+            SILENCE
+        };
+        self.pid.map(|_| self.heard_at + patience)
+    }
+
+    /// It was heard of.
+    pub(super) const fn hear(&mut self, now: Duration) {
+        self.heard_at = now;
     }
 
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
@@ -235,6 +258,21 @@ mod tests {
         helper.start_at = None;
         assert_eq!(helper.on_exit(Exit::Status(0), 100 * SECOND), None);
         assert_eq!(helper.start_at(), None);
+    }
+
+    #[test]
+    fn only_who_runs_hangs_and_only_when_nothing_is_heard_of_it() {
+        let mut helper = Helper::new(Task::Uplink);
+        assert_eq!(helper.silent_at(), None);
+        helper.pid = Some(i32::MAX);
+        assert_eq!(helper.silent_at(), Some(SILENCE));
+        helper.hear(5 * SECOND);
+        assert_eq!(helper.silent_at(), Some(5 * SECOND + SILENCE));
+        helper.on_exit(Exit::Signal(9), 6 * SECOND);
+        assert_eq!(helper.silent_at(), None);
+        let mut helper = Helper::new(Task::Fabric);
+        helper.pid = Some(i32::MAX);
+        assert_eq!(helper.silent_at(), Some(WORK_TIME));
     }
 
     #[test]

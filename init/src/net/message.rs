@@ -23,6 +23,8 @@ pub enum Message {
     },
     /// What the network tells changed ([`super::facts`]).
     Changed,
+    /// The child lives ([`super::pulse`]).
+    Alive,
     /// Something to show.
     Note(String),
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Message {
             Self::Bound { label, text } => write!(f, "bound {label} {text}"),
             Self::Lost { label } => write!(f, "lost {label}"),
             Self::Changed => write!(f, "changed"),
+            Self::Alive => write!(f, "alive"),
             Self::Note(text) => write!(f, "note {text}"),
         }
     }
@@ -52,6 +55,7 @@ impl Message {
             }
             "lost" => parse_label(rest).map(|label| Self::Lost { label }),
             "changed" if rest.is_empty() => Some(Self::Changed),
+            "alive" if rest.is_empty() => Some(Self::Alive),
             "note" => Some(Self::Note(rest.to_owned())),
             _ => None,
         }
@@ -90,6 +94,7 @@ mod tests {
             },
             Message::Lost { label: label() },
             Message::Changed,
+            Message::Alive,
             Message::Note("no carrier".to_owned()),
         ] {
             assert_eq!(Message::parse(&message.to_string()), Some(message));

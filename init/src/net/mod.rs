@@ -17,6 +17,7 @@ pub mod helper;
 pub mod message;
 pub mod netlink;
 pub mod ntp;
+pub mod pulse;
 #[cfg(test)]
 mod random;
 pub mod relief;
@@ -83,7 +84,8 @@ impl Network {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let starts = self.helpers.iter().filter_map(Helper::start_at);
-        starts.chain(self.look_at).min()
+        let silences = self.helpers.iter().filter_map(Helper::silent_at);
+        starts.chain(self.look_at).chain(silences).min()
     }
 
     /// The children that are to be started now.
@@ -102,6 +104,17 @@ impl Network {
         self.look_at = Some(now + if is_crowded { LOOK_AGAIN } else { LOOK });
         if is_crowded {
             self.begin(|task| task == Task::Relief, now);
+        }
+    }
+
+    /// Kills the children that hang: they end then as others do.
+    pub fn kill_silent(&mut self, now: Duration, console: &mut Console) {
+        for helper in &mut self.helpers {
+            if helper.silent_at().is_some_and(|at| at <= now) {
+                console.say(format_args!("{} hangs: killing it", helper.task.word()));
+                helper.signal(libc::SIGKILL);
+                helper.hear(now);
+            }
         }
     }
 
@@ -132,10 +145,11 @@ impl Network {
     }
 
     /// Takes what a child told.
-    pub fn read(&mut self, index: usize, console: &mut Console) {
+    pub fn read(&mut self, index: usize, now: Duration, console: &mut Console) {
         let Some(helper) = self.helpers.get_mut(index) else {
             return;
         };
+        helper.hear(now);
         let word = helper.task.word();
         for message in helper.read() {
             self.on_message(word, message, console);
@@ -157,6 +171,7 @@ impl Network {
             Message::Lost { .. } if !is_news => {}
             Message::Lost { label } => console.say(format_args!("network {label} lost")),
             Message::Changed => self.tell_facts(),
+            Message::Alive => {}
             Message::Note(text) => console.say(format_args!("{word}: {text}")),
         }
     }
@@ -165,7 +180,7 @@ impl Network {
         match message {
             Message::Bound { label, .. } => drop(self.bound.insert(label.clone())),
             Message::Lost { label } => drop(self.bound.remove(label)),
-            Message::Changed | Message::Note(_) => {}
+            Message::Changed | Message::Alive | Message::Note(_) => {}
         }
     }
 
@@ -187,7 +202,7 @@ impl Network {
     ) -> Option<Task> {
         // Its last words may be in the pipe still.
         while self.pipe(index).is_some() && self.has_more(index) {
-            self.read(index, console);
+            self.read(index, now, console);
         }
         let helper = &mut self.helpers[index];
         let task = helper.task;

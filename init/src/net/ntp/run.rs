@@ -19,7 +19,8 @@ use crate::console::now;
 use crate::net::confine::confine;
 use crate::net::entropy::random;
 use crate::net::facts::{FACTS, Facts};
-use crate::net::message::note;
+use crate::net::message::{Message, note};
+use crate::net::pulse::{BEAT, Pulse};
 use crate::net::resolver::settings::{self, Spec};
 use crate::net::resolver::stub;
 use crate::sys;
@@ -64,7 +65,9 @@ fn serve() -> io::Result<std::convert::Infallible> {
     let mut driver = Driver::new(System, earliest);
     driver.facts = read();
     driver.record = record;
+    let mut pulse = Pulse::new(now());
     loop {
+        pulse.beat(now());
         for text in driver.turn(Some(signals.as_fd()))? {
             note(text);
         }
@@ -152,7 +155,7 @@ impl<C: Clock> Driver<C> {
         }
         // The clock may be a little behind the kernel's timer.
         let left = self.client.next_deadline().saturating_sub(now());
-        let left = left.max(Duration::from_millis(1));
+        let left = left.clamp(Duration::from_millis(1), BEAT);
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
@@ -245,6 +248,8 @@ impl<C: Clock> Driver<C> {
         let servers = settings::servers(&self.facts, &[], settings::link_index);
         let mut addresses: Vec<IpAddr> = Vec::new();
         for name in names.iter().take(MOST_SERVERS) {
+            // Name servers that do not answer take a while for each name.
+            Message::Alive.tell();
             let found = stub::lookup(name, &servers);
             // Without a way to an address it cannot be asked.
             let usable = found

@@ -16,6 +16,7 @@ use super::forwarder::{Action, Client, Forwarder, Via};
 use super::socket::{self, Upstream};
 use crate::console::now;
 use crate::net::entropy::random;
+use crate::net::pulse::Pulse;
 
 /// So many datagrams of one socket are taken in a turn.
 const SHARE: usize = 32;
@@ -82,6 +83,7 @@ pub struct Server {
     /// Connections with answers to send, which may go on with the questions behind them.
     answered: Vec<u64>,
     forwarder: Forwarder,
+    pulse: Pulse,
 }
 
 impl Server {
@@ -104,6 +106,7 @@ impl Server {
             last_connection: 0,
             answered: Vec::new(),
             forwarder,
+            pulse: Pulse::new(now()),
         };
         for &address in addresses {
             match socket::listen_udp(address) {
@@ -344,6 +347,7 @@ impl Server {
 
     fn tick(&mut self) {
         let now = now();
+        self.pulse.beat(now);
         let actions = self.forwarder.tick(now, &mut random_number);
         self.perform(actions);
         self.connections
@@ -355,7 +359,8 @@ impl Server {
     fn timeout(&self) -> Option<Timespec> {
         let connections = self.connections.values();
         let deadlines = connections.map(|connection| connection.deadline);
-        let next = deadlines.chain(self.forwarder.next_deadline()).min();
+        let deadlines = deadlines.chain(self.forwarder.next_deadline());
+        let next = deadlines.chain([self.pulse.next_deadline()]).min();
         let mut left = next.map(|at| at.saturating_sub(now()).max(Duration::from_millis(1)));
         if !self.answered.is_empty() {
             left = Some(Duration::ZERO);

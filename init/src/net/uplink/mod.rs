@@ -40,6 +40,7 @@ use super::message::{Message, note};
 use super::netlink::address::{self, Address, DUPLICATE, TENTATIVE};
 use super::netlink::monitor::{News, group};
 use super::netlink::{Monitor, Socket};
+use super::pulse::Pulse;
 use super::{RESOLV_CONF, overwrite, write_hosts};
 use crate::console::now;
 use crate::{sys, system};
@@ -93,6 +94,7 @@ struct Uplink {
     pace: Pace,
     /// When [`TRUST`] ends, until then.
     trust_until: Option<Duration>,
+    pulse: Pulse,
 }
 
 impl Uplink {
@@ -120,6 +122,7 @@ impl Uplink {
             pools: pools.clone(),
             pace: Pace::new(now),
             trust_until: Some(now + TRUST),
+            pulse: Pulse::new(now),
         };
         uplink.look(now);
         Ok(uplink)
@@ -133,6 +136,7 @@ impl Uplink {
             }
             self.publish(now);
             self.end_trust(now);
+            self.pulse.beat(now);
             self.wait(signals);
             let mut numbers = [0_u8; 16];
             if let Ok(size) = rustix::io::read(signals, &mut numbers) {
@@ -150,6 +154,7 @@ impl Uplink {
         let deadlines = self.ports.iter().filter_map(Port::next_deadline);
         let deadlines = deadlines.chain(self.pace.next_deadline());
         let deadlines = deadlines.chain(self.trust_until);
+        let deadlines = deadlines.chain([self.pulse.next_deadline()]);
         let timeout = deadlines.min().map(|deadline| {
             let left = deadline.saturating_sub(now());
             Timespec {
