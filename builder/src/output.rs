@@ -49,6 +49,7 @@ impl Output {
             }
             _ => {}
         }
+        remove_left(target);
         let (file, hidden) = match nameless(folder_of(target)) {
             Ok(file) => (file, None),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
@@ -119,6 +120,29 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
+/// Removes what builds of the same target left that were killed while they gave it its name.
+fn remove_left(target: &Path) {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let begin = format!(".{name}.");
+    let is_of_the_dead = |file: &str| {
+        let process = file
+            .strip_prefix(&begin)
+            .and_then(|rest| rest.strip_suffix(".tmp"));
+        process
+            .filter(|process| !process.is_empty() && process.bytes().all(|b| b.is_ascii_digit()))
+            .is_some_and(|process| !Path::new("/proc").join(process).exists())
+    };
+    for entry in std::fs::read_dir(folder_of(target))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.file_name().to_str().is_some_and(is_of_the_dead) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn nameless(folder: &Path) -> rustix::io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)).map(File::from)
@@ -164,6 +188,28 @@ mod tests {
         output.commit().unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.img"]);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_what_a_living_one_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.img");
+        let living = format!(".a.img.{}.tmp", std::process::id());
+        // No process has a number as high as that.
+        for name in [
+            ".a.img.99999999.tmp",
+            &living,
+            ".a.img.tmp",
+            ".b.img.99999999.tmp",
+        ] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        drop(Output::create(&target).unwrap());
+        let mut left = names(folder.path());
+        left.sort();
+        let mut kept = [living.as_str(), ".a.img.tmp", ".b.img.99999999.tmp"];
+        kept.sort_unstable();
+        assert_eq!(left, kept);
     }
 
     #[test]

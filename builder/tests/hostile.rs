@@ -326,3 +326,160 @@ fn what_is_no_machine_and_no_disk_is_refused_by_every_command() {
         }
     }
 }
+
+#[test]
+fn a_bomb_is_refused_by_a_limit_that_the_environment_sets() {
+    let folder = project(OF_A_LAYOUT);
+    make_layout(folder.path(), &[("w", &"0".repeat(3 << 20))]);
+    let mut command = coracle();
+    command
+        .current_dir(folder.path())
+        .args(["build", "os.toml", "-o", "a.img"]);
+    // The kernel is there already: a limit for what else is unpacked.
+    run(
+        folder.path(),
+        &["build", "os.toml", "-o", "first.img", "-q"],
+    );
+    fs::remove_file(folder.path().join("first.img")).unwrap();
+    make_layout(folder.path(), &[("w", &"1".repeat(3 << 20))]);
+    let update = ["update", "os.toml", "--workload", "w"];
+    assert!(run(folder.path(), &update).status.success());
+    command.env("CORACLE_UNPACK_LIMIT", "1MiB");
+    let output = command.output().unwrap();
+    assert_fails(
+        &output,
+        1,
+        &[
+            "oci:layout",
+            "unpacks more than 1048576 bytes",
+            "CORACLE_UNPACK_LIMIT",
+        ],
+    );
+    command.env("CORACLE_UNPACK_LIMIT", "lots");
+    let output = command.output().unwrap();
+    assert_fails(&output, 1, &["CORACLE_UNPACK_LIMIT: `lots` is no size"]);
+    assert!(!folder.path().join("a.img").exists());
+}
+
+/// A project that has been built once: its image, its lock, and a cache of its own with what the common one has.
+struct Built {
+    folder: tempfile::TempDir,
+    image: Vec<u8>,
+    lock: Vec<u8>,
+}
+
+impl Built {
+    fn new() -> Self {
+        let folder = project(OF_A_FOLDER);
+        fs::create_dir(folder.path().join("rootfs")).unwrap();
+        fs::write(folder.path().join("rootfs/w"), vec![7; 3 << 20]).unwrap();
+        let output = run(folder.path(), &["build", "os.toml", "-o", "a.img", "-q"]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+        let (image, lock) = (read("a.img"), read("coracle.lock"));
+        Self {
+            folder,
+            image,
+            lock,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = coracle();
+        command
+            .current_dir(self.path())
+            .args(["build", "os.toml", "-o", "a.img", "-q"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert!(fs::read(self.path().join("a.img")).unwrap() == self.image);
+        assert_eq!(
+            fs::read(self.path().join("coracle.lock")).unwrap(),
+            self.lock
+        );
+    }
+
+    #[track_caller]
+    fn assert_no_litter(&self) {
+        assert_eq!(
+            names(self.path()),
+            ["a.img", "coracle.lock", "os.toml", "rootfs"]
+        );
+    }
+}
+
+#[test]
+fn a_build_that_is_ended_at_any_moment_leaves_the_earlier_image_and_the_next_one_no_litter() {
+    let built = Built::new();
+    let begun = std::time::Instant::now();
+    assert!(built.command().status().unwrap().success());
+    let whole = begun.elapsed();
+    for (round, signal) in ["INT", "TERM", "KILL"]
+        .into_iter()
+        .cycle()
+        .take(9)
+        .enumerate()
+    {
+        let mut child = built.command().spawn().unwrap();
+        std::thread::sleep(whole * (round as u32 * 7 % 9) / 8);
+        let _ = Command::new("kill")
+            .args(["-s", signal, &child.id().to_string()])
+            .status();
+        child.wait().unwrap();
+        built.assert_untouched();
+    }
+    // What a build leaves that is killed while it gives the image its name.
+    fs::write(built.path().join(".a.img.99999999.tmp"), "left").unwrap();
+    assert!(built.command().status().unwrap().success());
+    built.assert_untouched();
+    built.assert_no_litter();
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_told_like_a_full_disk() {
+    let built = Built::new();
+    let script = format!(
+        "ulimit -f 2000; exec {} build os.toml -o a.img -q",
+        env!("CARGO_BIN_EXE_coracle")
+    );
+    let mut command = Command::new("sh");
+    let output = command
+        .args(["-c", &script])
+        .current_dir(built.path())
+        .output()
+        .unwrap();
+    assert_fails(
+        &output,
+        1,
+        &["cannot write a.img", "File too large", "hint: "],
+    );
+    built.assert_untouched();
+    built.assert_no_litter();
+}
+
+#[test]
+fn builds_at_once_to_one_output_leave_one_whole_image() {
+    let built = Built::new();
+    let children: Vec<_> = (0..3).map(|_| built.command().spawn().unwrap()).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    built.assert_untouched();
+    built.assert_no_litter();
+}

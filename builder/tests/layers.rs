@@ -422,3 +422,226 @@ fn flipped_bits_never_panic() {
         let _ = place.read(&bytes);
     }
 }
+
+#[test]
+fn a_global_header_costs_its_entries_nothing() {
+    let place = Place::new();
+    // Given to each entry, this would be 20 GB of memory.
+    let mut tar = Tar::default().pax(&[
+        ("SCHILY.xattr.user.a", &[b'x'; 1_000_000]),
+        ("path", b"all"),
+        ("mtime", b"9"),
+    ]);
+    tar.0[156] = b'g';
+    let mut tar = Tar(with_sums(tar.0));
+    for number in 0..20_000 {
+        tar = tar.file(&number.to_string(), b"");
+    }
+    let tree = place.read(&tar.end()).unwrap().tree;
+    assert_eq!(tree.entries(Tree::ROOT).unwrap().len(), 20_000);
+    let metadata = &tree.inode(tree.lookup("7").unwrap()).metadata;
+    assert!(metadata.xattrs.is_empty() && metadata.mtime == 9);
+}
+
+/// Repairs the sums of headers.
+fn with_sums(mut bytes: Vec<u8>) -> Vec<u8> {
+    for block in bytes
+        .chunks_exact_mut(512)
+        .filter(|b| &b[257..262] == b"ustar")
+    {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn names_are_as_long_as_the_kernel_takes_and_no_longer() {
+    let place = Place::new();
+    let name = [0xff; 255];
+    let deep = [&b"a/".repeat(2040)[..], b"x"].concat();
+    let tar = Tar::default()
+        .pax(&[("path", &name)])
+        .file("x", b"1")
+        .pax(&[("path", &deep)])
+        .file("x", b"2");
+    let tree = place.read(&tar.end()).unwrap().tree;
+    assert!(tree.child(Tree::ROOT, &name).is_some());
+    assert_eq!(content(&tree, std::str::from_utf8(&deep).unwrap()), b"2");
+    let target = "t".repeat(4095);
+    let tar = Tar::default()
+        .pax(&[("linkpath", target.as_bytes())])
+        .symlink("s", "");
+    place.read(&tar.end()).unwrap();
+    let below = |times: usize| {
+        (0..times).fold(Tar::default(), |tar, at| {
+            // Each link leads another 2,000 folders down.
+            let path = format!(
+                "{}{}",
+                if at == 0 {
+                    String::new()
+                } else {
+                    format!("l{}/", at - 1)
+                },
+                "a/".repeat(2000)
+            );
+            let target = format!("/{path}");
+            tar.pax(&[("path", format!("{path}x").as_bytes())])
+                .file("x", b"")
+                .pax(&[("linkpath", target.as_bytes())])
+                .symlink(&format!("l{at}"), "")
+        })
+    };
+    place.read(&below(1).end()).unwrap();
+    for (tar, says) in [
+        (below(2), "it lies too deep"),
+        (
+            Tar::default().pax(&[("path", &[b'a'; 256])]).file("x", b""),
+            "is not a file name",
+        ),
+        (
+            Tar::default()
+                .pax(&[("path", &b"a/".repeat(2048))])
+                .file("x", b""),
+            "longer than 4095",
+        ),
+        (
+            Tar::default()
+                .pax(&[("linkpath", &[b'a'; 4096])])
+                .symlink("x", ""),
+            "longer than 4095",
+        ),
+        (
+            Tar::default()
+                .entry(b'L', "././@LongLink", "", &[b'a'; 5000])
+                .file("x", b""),
+            "longer than 4095",
+        ),
+        (
+            Tar::default()
+                .pax(&[("linkpath", &[b'a'; 4096])])
+                .hard_link("x", ""),
+            "longer than 4095",
+        ),
+    ] {
+        let error = place.read(&tar.end()).map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains(says) && error.len() < 5000,
+            "{says}: {error}"
+        );
+    }
+}
+
+#[test]
+fn whiteouts_take_no_parents_away() {
+    let place = Place::new();
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."] {
+        let error = place
+            .read(&Tar::default().file(name, b"").end())
+            .map(|_| ());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("it removes no name"), "{name}: {error}");
+    }
+    // One of a folder that was put there before hides what is below, and no more.
+    let tar = Tar::default()
+        .directory("d")
+        .file("d/x", b"1")
+        .file(".wh.d", b"")
+        .file("d/y", b"2");
+    let tree = place.read(&tar.end()).unwrap().tree;
+    assert_eq!(content(&tree, "d/x"), b"1");
+    assert_eq!(content(&tree, "d/y"), b"2");
+    let opaque = tree
+        .inode(tree.lookup("d").unwrap())
+        .metadata
+        .xattrs
+        .get(OPAQUE)
+        .cloned();
+    assert_eq!(opaque.as_deref(), Some(&b"y"[..]));
+}
+
+#[test]
+fn devices_are_only_what_a_number_can_name() {
+    let place = Place::new();
+    let mut tar = Tar::default();
+    for number in 0..5000_u32 {
+        tar = tar.entry(
+            if number % 2 == 0 { b'3' } else { b'4' },
+            &format!("dev/{number}"),
+            "",
+            b"",
+        );
+    }
+    let tree = place.read(&tar.end()).unwrap().tree;
+    let of = |path| tree.inode(tree.lookup(path).unwrap()).kind.clone();
+    assert_eq!(of("dev/0"), Kind::CharDevice { major: 1, minor: 3 });
+    assert_eq!(of("dev/1"), Kind::BlockDevice { major: 1, minor: 3 });
+    for (at, digits) in [(329, b"7777777"), (337, b"7777777"), (329, b"x000000")] {
+        let mut tar = Tar::default().entry(b'3', "null", "", b"");
+        tar.0[at..at + 7].copy_from_slice(digits);
+        let error = place
+            .read(&with_sums(tar.end()))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("null") && error.contains("its device number"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn sparse_files_expand_no_further_than_the_limit() {
+    let place = Place::new();
+    let bomb = |size: &[u8]| {
+        let records = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.realsize", size),
+            ("GNU.sparse.name", b"bomb"),
+        ];
+        Tar::default()
+            .pax(&records)
+            .file("x", &[&b"0\n"[..], &[0; 510]].concat())
+    };
+    place.read(&bomb(b"1000000").end()).unwrap();
+    for size in [&b"18446744073709551615"[..], b"17179869185"] {
+        let error = place
+            .read(&bomb(size).end())
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("bomb") && error.contains("too large"),
+            "{error}"
+        );
+    }
+    let many = (0..5).fold(Tar::default(), |mut tar, _| {
+        tar.0.extend(bomb(b"4000000000").0);
+        tar
+    });
+    let error = place.read(&many.end()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("too large"), "{error}");
+}
+
+/// With `CORACLE_ENTRIES=1000000` and `--nocapture` it tells the time and the memory of a million.
+#[test]
+fn many_entries_take_memory_for_each_and_not_for_pairs_of_them() {
+    let place = Place::new();
+    let count: u32 = std::env::var("CORACLE_ENTRIES").map_or(100_000, |text| text.parse().unwrap());
+    let mut tar = Tar::default();
+    for number in 0..count {
+        tar = tar.file(&format!("d{}/file-{number}", number % 100), b"");
+    }
+    let begun = std::time::Instant::now();
+    let tree = place.read(&tar.end()).unwrap().tree;
+    assert_eq!(tree.walk().len(), count as usize + 101);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    println!("{count} entries: {:?}, {peak}", begun.elapsed());
+}

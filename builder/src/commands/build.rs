@@ -1,6 +1,7 @@
 //! `coracle build`: file → inputs → plan → disk.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -172,9 +173,14 @@ fn epoch() -> Result<i64, Failure> {
 
 /// Where the file system is full, what to do.
 fn full_disk_hint(error: &anyhow::Error) -> Option<String> {
-    let full = error
+    let causes = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::StorageFull);
-    full.then(|| "the file system is full: make room or name another place with -o; an earlier image is untouched".to_owned())
+        .map(std::io::Error::kind);
+    let is = |wanted| causes.clone().any(|kind| kind == wanted);
+    if is(ErrorKind::FileTooLarge) {
+        let hint = "a limit on the size of files (ulimit -f) is in the way: raise it; an earlier image is untouched";
+        return Some(hint.to_owned());
+    }
+    is(ErrorKind::StorageFull).then(|| "the file system is full: make room or name another place with -o; an earlier image is untouched".to_owned())
 }

@@ -1,7 +1,7 @@
 //! Decompression and digests while bytes stream through, into the cache.
 //!
 //! Nothing is taken that was not hashed: a stream is written to a temporary file and becomes an entry only when its
-//! digests and sizes are the promised ones. Output is bounded, so a small input cannot fill the disk.
+//! digests and sizes are the promised ones. Output is bounded by a budget, so a small input cannot fill the disk.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,11 +11,10 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest, Sha256};
 
+use super::budget::Budget;
 use crate::identity::hex;
 use crate::progress::Step;
 
-/// The most that one input may decompress to.
-pub const OUTPUT_CAP: u64 = 64 << 30;
 /// The most memory that the xz decoder may use, in KiB; `xz -9` needs 65 MiB.
 const XZ_MEMORY_KIB: u32 = 256 << 10;
 
@@ -82,11 +81,12 @@ pub struct Passed {
 /// Decompresses `input` into `output`, hashing both sides; input after the compressed data is hashed as well.
 ///
 /// # Errors
-/// The reader's, the writer's, or `FileTooLarge` above [`OUTPUT_CAP`].
+/// The reader's, the writer's, or that the budget is used up.
 pub fn decompress(
     input: impl Read,
     compression: Compression,
     output: &mut File,
+    budget: &Budget,
     step: &Step,
 ) -> io::Result<Passed> {
     let mut counted = Counted {
@@ -97,7 +97,10 @@ pub fn decompress(
     };
     let mut plain = Sha256::new();
     if compression == Compression::None {
-        copy(&mut counted, |part| output.write_all(part))?;
+        copy(&mut counted, |part| {
+            budget.take(part.len() as u64)?;
+            output.write_all(part)
+        })?;
         let sha256 = hex(&counted.hash.finalize());
         return Ok(Passed {
             len: counted.len,
@@ -106,6 +109,7 @@ pub fn decompress(
         });
     }
     copy(&mut compression.reader(&mut counted), |part| {
+        budget.take(part.len() as u64)?;
         plain.update(part);
         output.write_all(part)
     })?;
@@ -134,7 +138,6 @@ pub fn digest(mut input: impl Read) -> io::Result<(String, u64)> {
 
 fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
-    let mut total = 0u64;
     loop {
         let len = match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -142,13 +145,6 @@ fn copy(from: &mut impl Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        total += len as u64;
-        if total > OUTPUT_CAP {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it is larger than {} GiB", OUTPUT_CAP >> 30),
-            ));
-        }
         to(&buffer[..len])?;
     }
 }
@@ -296,11 +292,13 @@ mod tests {
 
     fn pass(bytes: &[u8]) -> io::Result<(Passed, Vec<u8>)> {
         let mut output = tempfile::NamedTempFile::new()?;
+        let budget = Budget::new(1 << 30);
         let step = crate::progress::Progress::silent().step("", None);
         let passed = decompress(
             bytes,
             Compression::sniff(bytes),
             output.as_file_mut(),
+            &budget,
             &step,
         )?;
         Ok((passed, std::fs::read(output.path())?))
@@ -312,6 +310,7 @@ mod tests {
         for (tool, arguments) in [
             ("cat", &[][..]),
             ("gzip", &["-c"]),
+            ("bzip2", &["-c"]),
             ("xz", &["-c", "-1"]),
             ("xz", &["-c", "-1", "--check=sha256"]),
             ("zstd", &["-c", "-q"]),
@@ -334,6 +333,30 @@ mod tests {
                     assert!(cut.is_err() || cut.unwrap().1 != plain, "{tool} cut");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_bomb_unpacks_no_further_than_the_budget() {
+        let plain = vec![0; 32 << 20];
+        for tool in ["gzip", "bzip2", "xz", "zstd"] {
+            let bomb = compressed(tool, &["-c", "-q"], &plain);
+            assert!(bomb.len() < 64 << 10, "{tool}");
+            let mut output = tempfile::NamedTempFile::new().unwrap();
+            let step = crate::progress::Progress::silent().step("", None);
+            let error = decompress(
+                &bomb[..],
+                Compression::sniff(&bomb),
+                output.as_file_mut(),
+                &Budget::new(1 << 20),
+                &step,
+            )
+            .unwrap_err();
+            assert!(error.to_string().contains("unpacks more than"), "{error}");
+            assert!(
+                output.as_file().metadata().unwrap().len() <= 1 << 20,
+                "{tool}"
+            );
         }
     }
 

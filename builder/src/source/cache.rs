@@ -10,13 +10,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::blob::digest;
+use super::budget::{self, Budget};
 use super::error::FileError;
 
-/// A temporary file older than this that nobody has locked belongs to a build that was killed; a younger one may be
-/// about to be locked.
+/// A temporary file that nobody has locked belongs to a build that was killed. Where it cannot be known that no other
+/// build is about to lock it, it has to be older than this as well.
 const STALE: Duration = Duration::from_secs(10 * 60);
 /// The same where the file system knows no locks.
 const STALE_WITHOUT_LOCKS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -27,6 +29,9 @@ pub enum CacheError {
     /// A file operation failed.
     #[error("the cache cannot be used")]
     File(#[from] FileError),
+    /// The environment sets no valid limit.
+    #[error("{0}")]
+    Limit(String),
     /// There is no place for it.
     #[error("no place for the cache: set CORACLE_CACHE, XDG_CACHE_HOME or HOME")]
     NoPlace,
@@ -104,6 +109,7 @@ impl Scratch {
 pub struct Cache {
     root: PathBuf,
     all_there_is: bool,
+    budget: Arc<Budget>,
 }
 
 impl Cache {
@@ -120,9 +126,12 @@ impl Cache {
         };
         // Entries hold absolute paths in the trees made from them.
         let root = std::path::absolute(&root).map_err(FileError::of("find", &root))?;
+        let limit = std::env::var(budget::VARIABLE).ok();
+        let budget = Budget::parse(limit.as_deref()).map_err(CacheError::Limit)?;
         let cache = Self {
             root,
             all_there_is: false,
+            budget: Arc::new(budget),
         };
         cache.directory("tmp")?;
         cache.remove_stale();
@@ -146,6 +155,11 @@ impl Cache {
     /// Where the cache is.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What may still be unpacked into it.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The entry's path, if there is one that nobody has touched.
@@ -176,12 +190,14 @@ impl Cache {
         let path = self.place(kind, key);
         let temporary = self.directory("tmp")?;
         self.directory(kind.directory())?;
+        let gate = self.gate();
         let mut file = tempfile::Builder::new()
             .prefix("entry-")
             .tempfile_in(&temporary)
             .map_err(FileError::of("write in", &temporary))
             .map_err(CacheError::from)?;
         let _ = file.as_file().lock();
+        drop(gate);
         fill(file.as_file_mut())?;
         self.seal(file, &path)?;
         Ok(path)
@@ -233,6 +249,7 @@ impl Cache {
     /// [`CacheError`], if it cannot be made.
     pub fn scratch(&self) -> Result<Scratch, CacheError> {
         let parent = self.directory("tmp")?;
+        let _gate = self.gate();
         let directory = tempfile::Builder::new()
             .prefix("work-")
             .tempdir_in(&parent)
@@ -269,13 +286,29 @@ impl Cache {
         self.root.join(kind.directory()).join(key)
     }
 
+    /// Held while a temporary file is made and not locked yet.
+    fn gate(&self) -> Option<File> {
+        let gate = self.open_gate().ok()?;
+        gate.lock_shared().ok()?;
+        Some(gate)
+    }
+
+    fn open_gate(&self) -> std::io::Result<File> {
+        let folder = self.root.join("lock");
+        fs::create_dir_all(&folder)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        options.open(folder.join("tmp"))
+    }
+
     /// Removes what killed builds left; a failure only means that it is left for the next time.
     fn remove_stale(&self) {
         let Ok(entries) = fs::read_dir(self.root.join("tmp")) else {
             return;
         };
+        let gate = self.open_gate().ok().filter(|gate| gate.try_lock().is_ok());
         for entry in entries.flatten() {
-            if is_stale(&entry) {
+            if is_stale(&entry, gate.is_some()) {
                 let path = entry.path();
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
             }
@@ -283,12 +316,12 @@ impl Cache {
     }
 }
 
-/// Whether a temporary file is of a build that is no more.
-fn is_stale(entry: &fs::DirEntry) -> bool {
+/// Whether a temporary file is of a build that is no more; `settled`: no build is about to lock one.
+fn is_stale(entry: &fs::DirEntry, settled: bool) -> bool {
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
     let age = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
     let older_than = |limit: Duration| age.as_ref().is_ok_and(|age| *age > limit);
-    older_than(STALE)
+    (settled || older_than(STALE))
         && match File::open(entry.path()).map(|file| file.try_lock()) {
             Ok(Ok(())) => true,
             Ok(Err(TryLockError::WouldBlock)) => false,
@@ -366,8 +399,12 @@ mod tests {
         for path in [used.path(), &left] {
             File::open(path).unwrap().set_modified(long_ago).unwrap();
         }
+        let about_to_lock = cache.gate();
         Cache::open(Some(directory.path())).unwrap();
         assert!(used.path().exists() && young.exists() && !left.exists());
+        drop(about_to_lock);
+        Cache::open(Some(directory.path())).unwrap();
+        assert!(used.path().exists() && !young.exists());
         let path = used.path().to_owned();
         drop(used);
         assert!(!path.exists());

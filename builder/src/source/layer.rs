@@ -22,6 +22,8 @@ use crate::tree::{Content, Inode, InodeId, Kind, Metadata, Tree, TreeError};
 pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 const LINK_LIMIT: usize = 40;
+/// Most folders on the way to a file: what the longest path has room for (PATH_MAX). Links could add up to more.
+const DEPTH_LIMIT: usize = 2048;
 /// All sparse files of a layer together, expanded.
 const SPARSE_CAP: u64 = 16 << 30;
 
@@ -93,6 +95,10 @@ fn expand_sparse(
     let path = match cache.get(CacheKind::Sparse, &key) {
         Some(path) => path,
         None => cache.put(CacheKind::Sparse, &key, |file| {
+            cache
+                .budget()
+                .take(size)
+                .map_err(FileError::of("expand a sparse file of", archive))?;
             copy_segments(tar, entry.offset, segments, file)
                 .and_then(|()| file.set_len(size))
                 .map_err(FileError::of("expand a sparse file of", archive))
@@ -396,6 +402,9 @@ impl LayerBuilder {
                     );
                 }
                 continue;
+            }
+            if way.len() > DEPTH_LIMIT {
+                return Err(self.refuse(entry, "it lies too deep"));
             }
             let at = *way.last().expect("the root is never popped");
             let child = self.tree.child(at, &name);

@@ -5,6 +5,7 @@
 
 pub mod aci;
 pub mod blob;
+pub mod budget;
 pub mod cache;
 pub mod debian;
 pub mod dir;

@@ -538,13 +538,12 @@ pub(super) fn import_layer(
                     Compression::sniff(&begin[..len])
                 }
             };
-            let passed = decompress(store.open(name)?, compression, file, &step).map_err(|e| {
-                OciError::Document {
+            let passed = decompress(store.open(name)?, compression, file, cache.budget(), &step)
+                .map_err(|e| OciError::Document {
                     origin: store.origin().to_owned(),
                     name: format!("layer {}", expected.what),
                     reason: e.to_string(),
-                }
-            })?;
+                })?;
             if let Some(digest) = expected.digest {
                 check_digest(store, expected.what, digest, &passed.sha256)?;
             }

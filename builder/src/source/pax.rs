@@ -49,6 +49,13 @@ impl Records {
         Some(())
     }
 
+    /// Forgets all but these records.
+    pub(super) fn keep_only(&mut self, keys: &[&str]) {
+        self.values
+            .retain(|key, _| keys.iter().any(|kept| kept.as_bytes() == key));
+        self.pairs.clear();
+    }
+
     /// A record's value.
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         self.values.get(key.as_bytes()).map(Vec::as_slice)

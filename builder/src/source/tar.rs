@@ -2,7 +2,8 @@
 //!
 //! The archive is a plain file; an [`Entry`] says at which offset its data lies. Nothing is interpreted beyond the
 //! format: paths come as they are written. Refused: wrong header checksums, unknown entry types, data that reaches
-//! beyond the archive, NUL in a name, extension headers above 1 MiB.
+//! beyond the archive, NUL in a name, names and targets longer than the kernel takes, extension headers above 1 MiB. Of
+//! a global header only owner and time count: the rest would be of no sense for all entries, and cost each of them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +16,8 @@ use super::pax;
 const BLOCK: u64 = 512;
 /// Longest extension header (PAX records, GNU long names) that is read into memory.
 const EXTENSION_CAP: u64 = 1 << 20;
+/// Longest path and symbolic link's target (PATH_MAX, its NUL left out).
+const PATH_CAP: usize = 4095;
 /// Most segments of one sparse file.
 const SEGMENT_CAP: usize = 1 << 16;
 
@@ -161,6 +164,7 @@ impl Archive {
                     let bytes = self.read_extension(&header)?;
                     let mut global = std::mem::take(&mut self.global);
                     self.merge_records(&header, &mut global, &bytes)?;
+                    global.keep_only(&["uid", "gid", "mtime"]);
                     extensions.records = global.clone();
                     self.global = global;
                 }
@@ -205,6 +209,13 @@ impl Archive {
         let name = String::from_utf8_lossy(&path).into_owned();
         if path.contains(&0) || link.contains(&0) {
             return Err(self.malformed(name, "a NUL byte is in its name"));
+        }
+        if path.len() > PATH_CAP || link.len() > PATH_CAP {
+            let begin: String = name.chars().take(80).collect();
+            return Err(self.malformed(
+                format!("{begin}…"),
+                format!("its name or target is longer than {PATH_CAP} bytes"),
+            ));
         }
         let wrong = |archive: &Self, what: &str| archive.malformed(name.clone(), what);
         let number = |archive: &Self, key: &str, at: usize, len: usize| {

@@ -151,8 +151,14 @@ fn open(file: &Path, cache: &Cache, progress: &Progress) -> Result<Opened, AciEr
             let mut begin = [0; 6];
             let len = input.read(&mut begin).map_err(read)?;
             let input = File::open(file).map_err(read)?;
-            let passed = decompress(input, Compression::sniff(&begin[..len]), output, &step)
-                .map_err(|error| refuse(file, error.to_string()))?;
+            let passed = decompress(
+                input,
+                Compression::sniff(&begin[..len]),
+                output,
+                cache.budget(),
+                &step,
+            )
+            .map_err(|error| refuse(file, error.to_string()))?;
             if passed.sha256 == key {
                 return Ok(());
             }

@@ -65,10 +65,16 @@ pub(super) fn open(deb: &Path, sha256: &str, cache: &Cache, step: &Step) -> Resu
                 at: member.offset,
                 left: member.len,
             };
-            decompress(input, member.compression(deb)?, output, step)
-                .map(|_| ())
-                .map_err(FileError::of("decompress", deb))
-                .map_err(DebError::from)
+            decompress(
+                input,
+                member.compression(deb)?,
+                output,
+                cache.budget(),
+                step,
+            )
+            .map(|_| ())
+            .map_err(FileError::of("decompress", deb))
+            .map_err(DebError::from)
         })
     };
     Ok(Deb {

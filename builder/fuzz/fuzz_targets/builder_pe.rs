@@ -1,0 +1,6 @@
+//! See `properties::pe`.
+#![no_main]
+
+use coracle_builder_fuzz::properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::pe(bytes));
