@@ -30,5 +30,6 @@ pub mod source;
 pub mod streams;
 pub mod terminal;
 pub mod tree;
+pub mod unchanged;
 pub mod verify;
 pub mod vm;

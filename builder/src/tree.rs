@@ -5,8 +5,11 @@
 //! link. Directories are ordered by name (bytes), so a walk is always in the same order.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 /// A file name or symlink target: bytes, not necessarily UTF-8, without NUL.
 pub type Name = Vec<u8>;
@@ -42,8 +45,8 @@ impl Metadata {
     }
 }
 
-/// Where a regular file's bytes are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a regular file's bytes are. Bytes in memory are shown by their digest.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Content {
     /// In memory.
     Bytes(Arc<[u8]>),
@@ -56,6 +59,17 @@ pub enum Content {
         /// Length in bytes.
         len: u64,
     },
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({}, {:x})", bytes.len(), Sha256::digest(bytes)),
+            Self::Range { path, offset, len } => {
+                write!(f, "Range({}, {offset}, {len})", path.display())
+            }
+        }
+    }
 }
 
 impl Content {
@@ -157,6 +171,11 @@ impl Tree {
     /// The inode. Ids are only ever made by this tree, so the lookup cannot fail for one of its own.
     pub fn inode(&self, id: InodeId) -> &Inode {
         &self.inodes[id.0]
+    }
+
+    /// Every inode that was ever put in, in that order.
+    pub fn inodes(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.iter()
     }
 
     /// The inode, to change.

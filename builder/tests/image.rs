@@ -219,6 +219,41 @@ fn two_builds_elsewhere_are_identical() {
 }
 
 #[test]
+fn what_has_not_changed_is_not_written_again_and_what_has_is() {
+    let folder = project();
+    let path = folder.path().join("a.img");
+    let build = |expect_written: bool, why: &str| {
+        let before = fs::read(&path).ok();
+        let output = coracle(folder.path(), &["build", "os.toml", "-o", "a.img"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{why}: {text}");
+        assert_eq!(output.stdout, b"a.img\n");
+        assert_eq!(
+            text.contains("up to date"),
+            !expect_written,
+            "{why}: {text}"
+        );
+        (before, fs::read(&path).unwrap())
+    };
+    build(true, "there was none");
+    let (before, after) = build(false, "nothing changed");
+    assert!(before.as_ref() == Some(&after));
+    // Of the same length, so that only its time tells.
+    fs::write(folder.path().join("rootfs/bin/w"), "#!/bin/zz").unwrap();
+    fs::write(folder.path().join("rootfs/bin/w"), "#!/bin/s2").unwrap();
+    let (before, after) = build(true, "a file changed");
+    assert!(before != Some(after));
+    let image = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    image
+        .set_len(fs::metadata(&path).unwrap().len() + 512)
+        .unwrap();
+    let (before, after) = build(true, "somebody wrote to the image");
+    assert!(before.is_some_and(|before| before[..after.len()] == after[..]));
+    fs::remove_file(&path).unwrap();
+    build(true, "it was removed");
+}
+
+#[test]
 fn the_image_is_sparse() {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(image()).unwrap();

@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::source::cache::Cache;
 use crate::streams::give;
+use crate::unchanged::Stamp;
 
 /// Builds and prints the image's path.
 pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failure> {
@@ -96,12 +97,25 @@ pub(super) fn build_image(
     let output = Output::create(target)?;
     let inputs = inputs::gather(file, choice, progress)?;
     let mut plan = Plan::new(&file.spec, inputs, epoch()?)?;
+    let stamp = Cache::open(None)
+        .ok()
+        .and_then(|cache| Stamp::new(&cache, target, &plan));
+    if let Some(written) = stamp.as_ref().and_then(Stamp::find) {
+        progress.note(format!(
+            "{} is up to date: nothing is written",
+            target.display()
+        ));
+        return Ok(written);
+    }
     let written = disk::write(output.file(), &mut plan, progress).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
         let hint = full_disk_hint(&error);
         Failure::work_with_hint(error, hint)
     })?;
     output.commit()?;
+    if let Some(stamp) = stamp {
+        stamp.note(&written);
+    }
     Ok(written)
 }
 
