@@ -7,13 +7,14 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use builder::format::erofs::{self, Compression};
 use builder::format::region::Region;
 use builder::format::verity;
-use builder::progress::Progress;
-use builder::source::dir;
+use builder::tree::{Content, Inode, InodeId, Kind, Metadata, Tree};
 use uuid::Uuid;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,15 +42,46 @@ fn write_erofs(compression: &str, from: &str, to: &str) -> Result<(), Box<dyn Er
         ("lz4hc", level) => Some(Compression::Lz4Hc(level.parse()?)),
         _ => return Err("none, lz4 or lz4hc".into()),
     };
-    let image = dir::load(Path::new(from), &Progress::silent())?;
+    let mut tree = Tree::default();
+    add(&mut tree, Tree::ROOT, Path::new(from))?;
     let options = erofs::Options {
         compression,
         ..erofs::Options::default()
     };
     let file = File::create(to)?;
     let window = Region::new(&file, 0, u64::MAX / 2).fresh();
-    let written = erofs::write(&window, &image.layers[0].tree, &options, None)?;
+    let written = erofs::write(&window, &tree, &options, None)?;
     file.set_len(written.len)?;
+    Ok(())
+}
+
+/// What is in a directory, without reading it.
+fn add(tree: &mut Tree, at: InodeId, directory: &Path) -> Result<(), Box<dyn Error>> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let kind = if kind.is_dir() {
+            Kind::Directory(Default::default())
+        } else if kind.is_symlink() {
+            Kind::Symlink(std::fs::read_link(&path)?.into_os_string().into_vec())
+        } else {
+            let len = entry.metadata()?.len();
+            Kind::File(Content::Range {
+                path: Arc::new(path.clone()),
+                offset: 0,
+                len,
+            })
+        };
+        let is_directory = matches!(kind, Kind::Directory(_));
+        let inode = Inode {
+            metadata: Metadata::with_mode(0o755),
+            kind,
+        };
+        let id = tree.insert(at, &entry.file_name().into_vec(), inode)?;
+        if is_directory {
+            add(tree, id, &path)?;
+        }
+    }
     Ok(())
 }
 

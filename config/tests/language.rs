@@ -328,7 +328,7 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     (
         "[kernel]",
         "[root]\ncompression = \"lz4hc\"\nlevel = 13\n[kernel]",
-        &["`13` is no level of lz4hc", "from 3 to 12"],
+        &["`13` is no level of lz4hc", "from 2 to 12"],
     ),
     (
         "[kernel]",
