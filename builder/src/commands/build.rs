@@ -86,20 +86,30 @@ fn keep_inputs(file: &MachineFile, target: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds the image of a file at `target`.
+/// Builds the image of a file at `target`, unless it is there already.
 pub(super) fn build_image(
     file: &MachineFile,
     choice: &Choice,
     target: &Path,
     progress: &Progress,
 ) -> Result<Written, Failure> {
+    let stamp = |plan: &Plan| Stamp::new(&Cache::open(None).ok()?, target, plan);
+    build_raw(file, choice, target, stamp, progress)
+}
+
+/// As [`build_image`]; `stamp` makes what tells whether it is there.
+fn build_raw(
+    file: &MachineFile,
+    choice: &Choice,
+    target: &Path,
+    stamp: impl FnOnce(&Plan) -> Option<Stamp>,
+    progress: &Progress,
+) -> Result<Written, Failure> {
     // Refused early: nobody wants to wait for a build that has no place to go.
     let output = Output::create(target)?;
     let inputs = inputs::gather(file, choice, progress)?;
     let mut plan = Plan::new(&file.spec, inputs, epoch()?)?;
-    let stamp = Cache::open(None)
-        .ok()
-        .and_then(|cache| Stamp::new(&cache, target, &plan));
+    let stamp = stamp(&plan);
     if let Some(written) = stamp.as_ref().and_then(Stamp::find) {
         progress.note(format!(
             "{} is up to date: nothing is written",
@@ -135,7 +145,7 @@ fn build_as(
     let folder = Cache::open(None)?;
     let folder = folder.scratch()?;
     let disk = folder.path().join("disk.img");
-    let written = build_image(file, choice, &disk, progress)?;
+    let written = build_raw(file, choice, &disk, |_| None, progress)?;
     let _step = progress.step(format!("writing {}", target.display()), None);
     let raw = File::open(&disk)?;
     let exported = match &output {
