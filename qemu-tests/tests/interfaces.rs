@@ -1,5 +1,5 @@
 //! The machine's interfaces: two machines joined by two cables, with a bond over both, a VLAN in it and a tunnel through
-//! that; cables that are pulled and plugged in again.
+//! that, to a peer whose name leads nowhere at first; cables that are pulled and plugged in again.
 
 use anyhow::Result;
 use qemu_tests::{Boot, BootFiles, Case, Coracle, Image, Vm, VmBuilder, free_port, seconds};
@@ -15,6 +15,9 @@ const SHARED_KEY: &str = "O20gSxov2ed6/zOOEyoC+mdfcGsgj5/E5M8bI6ixTxs=";
 
 const INTERFACES: &str = r#"
 name = "NAME"
+
+[network]
+DNS
 
 [firewall]
 inbound = "accept"
@@ -40,7 +43,7 @@ ipv6 = "static"
 
 [network.interface.wg0]
 addresses = ["10.9.0.N/32"]
-wireguard = { key = "wg-key", listen = 51820, peers = [{ public_key = "PUBLIC", preshared_key = "wg-shared", endpoint = "10.2.0.M:51820", allowed = ["10.9.0.M/32"] }] }
+wireguard = { key = "wg-key", listen = 51820, peers = [{ public_key = "PUBLIC", preshared_key = "wg-shared", ENDPOINT allowed = ["10.9.0.M/32"] }] }
 "#;
 
 const SERVER: &str = r#"
@@ -51,6 +54,28 @@ files = [{ path = "/www/index.html", content = "through the tunnel\n" }]
 network = "host"
 after = ["network"]
 restart = "always"
+
+# A name server: where the tunnel's end is, it tells wrongly at first, as it does when that has moved.
+[workload.names]
+debian = ["perl-base"]
+command = ["perl", "/names.pl"]
+network = "host"
+files = [{ path = "/names.pl", content = '''
+use Socket; $| = 1;
+socket(my $s, PF_INET, SOCK_DGRAM, 0) or die "$!\n";
+bind($s, pack_sockaddr_in(53, INADDR_ANY)) or die "$!\n";
+my $asked = 0;
+while (my $from = recv($s, my $q, 1500, 0)) {
+    my $end = index($q, "\0", 12) + 5; next if $end < 17;
+    my $question = substr($q, 12, $end - 12); my $type = unpack("n", substr($question, -4, 2));
+    my $answer = "";
+    if ($type == 1) {
+        my $address = $asked++ ? "10.2.0.2" : "10.2.0.66"; print "told $address\n";
+        $answer = pack("n3Nn", 0xc00c, 1, 1, 1, 4) . inet_aton($address);
+    }
+    send($s, substr($q, 0, 2) . pack("n5", 0x8580, 1, $answer ne "", 0, 0) . $question . $answer, 0, $from);
+}
+''' }]
 "#;
 
 const CLIENT: &str = r#"
@@ -74,7 +99,8 @@ for (my $n = 1; ; $n++) {
 ''' }]
 "#;
 
-/// What differs: name, own and other number, own key, the other's public key, the socket's kind.
+/// What differs: name, own and other number, own key, the other's public key, the socket's kind, who is asked for names,
+/// and where the other is.
 struct Side {
     name: &'static str,
     number: u8,
@@ -82,6 +108,8 @@ struct Side {
     key: &'static str,
     public: &'static str,
     socket: &'static str,
+    dns: &'static str,
+    endpoint: &'static str,
 }
 
 fn start(case: &Case, side: &Side, workload: &str, ports: [u16; 2]) -> Result<Vm> {
@@ -89,9 +117,10 @@ fn start(case: &Case, side: &Side, workload: &str, ports: [u16; 2]) -> Result<Vm
     let machine = machine
         .replace("NAME", side.name)
         .replace("PUBLIC", side.public)
+        .replace("DNS", side.dns)
+        .replace("ENDPOINT", side.endpoint)
         .replace("0a:N", &format!("0a:{}", side.number))
         .replace(".N/", &format!(".{}/", side.number))
-        .replace(".M:", &format!(".{}:", side.other))
         .replace(".M/", &format!(".{}/", side.other));
     let image = Image::open(Coracle::new(case).build(side.name, &machine)?)?;
     let files = BootFiles::of_image(case, &image)?;
@@ -122,6 +151,8 @@ fn machines_reach_each_other_by_a_tunnel_in_a_vlan_of_a_bond_and_cables_may_be_p
         key: RIGHT_KEY,
         public: LEFT_PUBLIC,
         socket: "listen",
+        dns: "",
+        endpoint: "",
     };
     let left = Side {
         name: "left",
@@ -130,11 +161,15 @@ fn machines_reach_each_other_by_a_tunnel_in_a_vlan_of_a_bond_and_cables_may_be_p
         key: LEFT_KEY,
         public: RIGHT_PUBLIC,
         socket: "connect",
+        dns: r#"dns = ["10.2.0.2"]"#,
+        endpoint: r#"endpoint = "right.example:51820","#,
     };
     let mut right = start(&case, &right, SERVER, ports)?;
     let mut left = start(&case, &left, CLIENT, ports)?;
     right.expect("network wg0 wg0 10.9.0.2/32", BOOT_TIME)?;
     left.expect(": through the tunnel", BOOT_TIME)?;
+    right.expect("names | told 10.2.0.66", TIME)?;
+    right.expect("names | told 10.2.0.2", TIME)?;
     for line in [
         "network back back 10.1.0.1/24",
         "network v10 v10 10.2.0.1/24",
