@@ -93,7 +93,7 @@ fn pinned_version_that_is_gone_is_told(pins: &[Pinned], cache: &Cache) {
     let error = debian::fetch(&[pin.clone()], None, cache, &Progress::silent()).unwrap_err();
     assert!(matches!(error, DebianError::Gone { .. }), "{error}");
     assert!(error.to_string().contains(&format!("{} 0.0.1", pin.name)));
-    assert!(error.hint().unwrap().contains("--update"));
+    assert!(error.hint().unwrap().contains("coracle update"));
 }
 
 fn package_with_another_digest_is_refused(pins: &[Pinned], cache: &Cache) {

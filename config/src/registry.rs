@@ -24,7 +24,7 @@ const EXAMPLE: &str =
 /// An image in a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// `HOST[:PORT]`, in lower case.
+    /// `HOST[:PORT]`, in small letters.
     pub registry: String,
     /// The name in the registry, such as `team/app`.
     pub repository: String,
@@ -132,12 +132,18 @@ fn parse(whole: &str) -> Result<Reference, (String, String)> {
         );
     }
     let tag = tag.or(digest.is_none().then_some(DEFAULT_TAG));
-    let registry = registry.to_ascii_lowercase();
-    // The one registry with a default of its own: its official images stand in `library`.
-    let official = registry == "docker.io" && !repository.contains('/');
+    // One image has one name, by which policies and pins find it.
+    if registry.bytes().any(|b| b.is_ascii_uppercase()) {
+        let hint = format!("write {} in small letters", registry.to_ascii_lowercase());
+        return Err(("is no image reference".to_owned(), hint));
+    }
+    if registry == "docker.io" && !repository.contains('/') {
+        let hint = format!("write \"docker.io/library/{}", &whole["docker.io/".len()..]);
+        return Err(("is a name for short".to_owned(), format!("{hint}\"")));
+    }
     Ok(Reference {
-        repository: format!("{}{repository}", if official { "library/" } else { "" }),
-        registry,
+        repository: repository.to_owned(),
+        registry: registry.to_owned(),
         tag: tag.map(str::to_owned),
         digest: digest.map(str::to_owned),
     })
@@ -232,12 +238,12 @@ mod tests {
         let hex = "0a".repeat(32);
         for (text, registry, repository, tag, digest) in [
             ("a.org/b", "a.org", "b", Some("latest"), false),
-            ("A.org/b/c:1.2", "a.org", "b/c", Some("1.2"), false),
+            ("a.org/b/c:1.2", "a.org", "b/c", Some("1.2"), false),
             ("localhost/b:x_y", "localhost", "b", Some("x_y"), false),
             ("h:5000/b", "h:5000", "b", Some("latest"), false),
             ("[::1]:5000/b:t", "[::1]:5000", "b", Some("t"), false),
             (
-                "docker.io/redis:7",
+                "docker.io/library/redis:7",
                 "docker.io",
                 "library/redis",
                 Some("7"),
@@ -269,6 +275,8 @@ mod tests {
             ("team/app", "docker.io/team/app"),
             ("docker://docker.io/redis", "leave `docker://` out"),
             ("a.org/Team/App", "a.org/team/app"),
+            ("A.org/b", "write a.org in small letters"),
+            ("docker.io/redis:7", "write \"docker.io/library/redis:7\""),
             ("a.org/b:", "1 to 128"),
             ("a.org/b:.t", "1 to 128"),
             ("a.org/b@sha256:12", "64 digits"),

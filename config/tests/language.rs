@@ -815,3 +815,49 @@ fn an_image_is_signed_by_a_key_or_by_a_command() {
         assert!(told.contains("hint: "), "{told}");
     }
 }
+
+#[test]
+fn mistakes_about_registries_are_told() {
+    let text = r#"
+name = "m"
+[registry."registry.example.org"]
+ca = "ca.pem"
+insecure = true
+[registry.nowhere]
+[registry."10.0.0.5:5000"]
+secure = true
+"#;
+    let told = mistakes(text);
+    assert!(
+        told.contains("os.toml:8:1") && told.contains("secure"),
+        "{told}"
+    );
+    let told = mistakes(
+        &text
+            .replace("secure = true\n\"", "")
+            .replace("\nsecure = true", ""),
+    );
+    for want in [
+        "os.toml:4:6",
+        "`ca` beside `insecure = true`",
+        "os.toml:6:11",
+        "`nowhere` is no name of a registry",
+    ] {
+        assert!(told.contains(want), "{want}: {told}");
+    }
+    for (image, want) in [
+        ("redis:7", "docker.io/library/redis:7"),
+        ("docker://a.org/b", "leave `docker://` out"),
+        ("docker.io/redis", "docker.io/library/redis"),
+        ("a.org/B", "a.org/b"),
+        ("a.org/b@sha256:1", "64 digits"),
+    ] {
+        let told = mistakes(&format!(
+            "name = \"m\"\n[workload.w]\nimage = \"{image}\"\n"
+        ));
+        assert!(
+            told.contains("os.toml:3:9") && told.contains(want),
+            "{told}"
+        );
+    }
+}

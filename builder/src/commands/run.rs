@@ -27,9 +27,11 @@ pub(super) fn run(arguments: &Run, progress: &Progress) -> Result<(), Failure> {
     // Holds what lives as long as the machine: the disk of a file, the kernel taken out of the image.
     let folder = cache.scratch()?;
     let disk = if is_disk(&arguments.machine)? {
-        if arguments.choice.update || arguments.choice.kernel_package.is_some() {
+        let choice = &arguments.choice;
+        let chosen = choice.update || choice.locked || choice.offline;
+        if chosen || choice.kernel_package.is_some() {
             return Err(Failure::Input(
-                "error: --update and --kernel-package choose what a build takes, and a disk image is built already\n\
+                "error: --update, --locked, --offline and --kernel-package choose what a build takes, and a disk image is built already\n\
                  hint: give the machine's file instead, or leave the options out"
                     .to_owned(),
             ));

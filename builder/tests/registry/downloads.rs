@@ -217,14 +217,8 @@ fn signatures_beside_an_image_are_fetched_and_kept() {
     use builder::source::registry::Registries;
     let mut served = Served::new();
     let payload = b"{\"critical\":{}}".to_vec();
-    let digest = crate::server::digest(&payload);
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":[{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"{digest}","size":{},"annotations":{{"dev.cosignproject.cosign/signature":"c2ln"}}}}]}}"#,
-        payload.len()
-    );
-    let tag = format!("{}.sig", served.manifest.replace(':', "-"));
-    served.documents.insert(tag, manifest.into_bytes());
-    served.blobs.insert(digest, payload.clone());
+    let manifest = served.manifest.clone();
+    served.add_signature(&manifest, &payload, "c2ln");
     let (signed, unsigned) = (served.manifest.clone(), served.index.clone());
     let server = Server::new(move |asked| served.reply(asked));
     let place = Place::new();

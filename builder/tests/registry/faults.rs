@@ -129,7 +129,7 @@ fn a_registry_that_is_silent_is_given_up() {
         served.reply(asked)
     });
     let mut place = Place::new();
-    place.settings.timing.answer = Duration::from_millis(50);
+    place.settings.timing.stall = Duration::from_millis(50);
     place.settings.timing.tries = 2;
     let text = place.refusal(&format!("{}/team/app:1", server.host()));
     expect(

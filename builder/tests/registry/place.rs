@@ -21,7 +21,6 @@ pub(crate) struct Place {
 pub(crate) fn timing() -> Timing {
     Timing {
         connect: Duration::from_secs(20),
-        answer: Duration::from_secs(20),
         stall: Duration::from_secs(20),
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(50),

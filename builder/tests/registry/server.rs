@@ -273,6 +273,18 @@ impl Served {
         name
     }
 
+    /// A signature beside the document with a digest, as cosign puts it there.
+    pub(crate) fn add_signature(&mut self, signed: &str, payload: &[u8], signature: &str) {
+        let digest = digest(payload);
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":[{{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","digest":"{digest}","size":{},"annotations":{{"dev.cosignproject.cosign/signature":"{signature}"}}}}]}}"#,
+            payload.len()
+        );
+        let tag = format!("{}.sig", signed.replace(':', "-"));
+        self.documents.insert(tag, manifest.into_bytes());
+        self.blobs.insert(digest, payload.to_vec());
+    }
+
     /// What a good registry answers.
     pub(crate) fn reply(&self, asked: &Asked) -> Reply {
         let Some(rest) = asked.path.strip_prefix("/v2/team/app/") else {

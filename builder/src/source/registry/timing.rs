@@ -12,9 +12,7 @@ const WORTH_IT: u64 = 64 << 10;
 pub struct Timing {
     /// The most for a connection with TLS.
     pub connect: Duration,
-    /// The most until an answer begins.
-    pub answer: Duration,
-    /// The most without a byte, or with less than a KiB.
+    /// The most until an answer begins, then without a byte, or with less than a KiB.
     pub stall: Duration,
     /// The wait after the first failure; it doubles with each further one.
     pub first_wait: Duration,
@@ -28,7 +26,6 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(20),
-            answer: Duration::from_secs(60),
             stall: Duration::from_secs(30),
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),

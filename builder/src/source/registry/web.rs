@@ -137,7 +137,7 @@ impl Web {
             .accept_encoding("identity")
             .max_response_header_size(HEADER_CAP)
             .timeout_connect(Some(self.timing.connect))
-            .timeout_recv_response(Some(self.timing.answer))
+            .timeout_recv_response(Some(self.timing.stall))
             .timeout_per_read(Some(self.timing.stall));
         if address.tls {
             builder = builder.tls_config(
@@ -321,7 +321,6 @@ fn failure(host: &str, error: ureq::Error, timing: &Timing) -> RegistryError {
             "no connection within {} s",
             timing.connect.as_secs()
         )),
-        ureq::Error::Timeout(ureq::Timeout::RecvResponse) => stalled(host, timing.answer),
         ureq::Error::Timeout(_) => stalled(host, timing.stall),
         ureq::Error::Rustls(error) => tls(host, &error),
         ureq::Error::Io(error) => {
