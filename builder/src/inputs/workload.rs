@@ -16,6 +16,7 @@ use crate::lock::{Lock, PinnedImage};
 use crate::overlay_files::file_layer;
 use crate::source::image::{Image, ImageConfig, Layer};
 use crate::source::origin::Origin;
+use crate::source::registry::RegistryError;
 use crate::source::trust::Signer;
 use crate::source::user::{User, resolve_user};
 use crate::source::{debian, load, trust};
@@ -128,10 +129,17 @@ impl Sources<'_> {
             .cloned()
             .collect();
         let mut signatures = Vec::new();
+        let mut lacking = None;
         for digest in &digests {
-            let found = self.registries.signatures(reference.get_ref(), digest);
-            let found = found.map_err(|error| self.at_registry(reference.span(), name, error))?;
-            signatures.extend(found);
+            match self.registries.signatures(reference.get_ref(), digest) {
+                Ok(found) => signatures.extend(found),
+                // As a rule one of the two is signed, and the cache has the signatures of that one only.
+                Err(error @ RegistryError::Offline { .. }) => lacking = lacking.or(Some(error)),
+                Err(error) => return Err(self.at_registry(reference.span(), name, error)),
+            }
+        }
+        if let (true, Some(error)) = (signatures.is_empty(), lacking) {
+            return Err(self.at_registry(reference.span(), name, error));
         }
         let signer = asked
             .check_cosign(name, &digests, &signatures)
