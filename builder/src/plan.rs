@@ -89,6 +89,8 @@ pub struct Plan {
     pub stub: Content,
     /// systemd-boot.
     pub loader: Content,
+    /// How many UKIs the ESP has room for.
+    pub esp_kernels: u64,
     /// Who signs loader and UKI.
     pub secure_boot: Option<SecureBootInput>,
     /// The firmware is told to take the keys of the ESP by itself, if it has none.
@@ -145,6 +147,7 @@ impl Plan {
             kernel: inputs.kernel.image,
             stub: inputs.efi.stub,
             loader: inputs.efi.loader,
+            esp_kernels: spec.esp_kernels,
             secure_boot: inputs.secure_boot,
             enroll_at_once: spec.hardware != HardwareProfile::Metal,
             state_size: spec.state_size,

@@ -95,6 +95,7 @@ pub struct Hardware {
 pub struct Boot {
     pub loader: Option<Text>,
     pub stub: Option<Text>,
+    pub kernels: Option<Spanned<i64>>,
 }
 
 /// `[secure_boot]`.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use toml::Spanned;
+
 use crate::boot::{BootInterface, BootLog, OnDamage};
 use crate::condition;
 use crate::diagnostic::{Diagnostic, Diagnostics, suggest};
@@ -36,6 +38,9 @@ pub const METAL_KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// The least size of a state partition, in bytes: below it ext4 has no room for a journal.
 pub const LEAST_STATE_SIZE: u64 = 32 << 20;
 
+/// The kernel images that the EFI system partition has room for, unless the file says another number.
+pub const DEFAULT_ESP_KERNELS: u64 = 3;
+
 /// The command-line words that are the builder's own.
 const RESERVED_WORDS: [&str; 5] = ["roothash", "rdinit", "init", "root", FAILURE_WORD];
 
@@ -62,6 +67,8 @@ pub struct Spec {
     pub drivers: Vec<String>,
     /// systemd-boot's EFI binary and the UKI's stub on the host; `None`: from the Debian package.
     pub boot_files: Option<(Text, Text)>,
+    /// How many kernel images the EFI system partition has room for.
+    pub esp_kernels: u64,
     /// Who signs what the firmware is to start; `None`: nobody.
     pub secure_boot: Option<SecureBoot>,
     /// The Debian suite of the workloads' packages; `None`: the host's own sources.
@@ -183,6 +190,12 @@ impl Spec {
             hardware,
             drivers: mistakes.take_all(&manifest.hardware.drivers, module_name),
             boot_files: boot_files(&manifest.boot, &mut mistakes),
+            esp_kernels: manifest
+                .boot
+                .kernels
+                .as_ref()
+                .and_then(|count| mistakes.take(esp_kernels(count)))
+                .unwrap_or(DEFAULT_ESP_KERNELS),
             secure_boot: manifest
                 .secure_boot
                 .as_ref()
@@ -314,6 +327,18 @@ fn boot_files(boot: &manifest::Boot, mistakes: &mut Mistakes) -> Option<(Text, T
         );
     }
     Some((boot.loader.clone()?, boot.stub.clone()?))
+}
+
+/// From the one that is there to more than anybody keeps.
+fn esp_kernels(count: &Spanned<i64>) -> Parsed<u64> {
+    match count.get_ref() {
+        1..=32 => Ok(count.get_ref().unsigned_abs()),
+        other => Err(Diagnostic::at(
+            count.span(),
+            format!("`{other}` kernel images are out of range"),
+        )
+        .hint("1 to 32: the one of this build, and those of updates beside it")),
+    }
 }
 
 /// A Debian suite or code name.

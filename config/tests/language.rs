@@ -785,6 +785,20 @@ fn a_socket_whose_mode_shuts_out_who_connects_to_it_is_a_mistake() {
 }
 
 #[test]
+fn the_esp_has_room_for_as_many_kernels_as_the_file_says() {
+    let with = |count: &str| format!("name = \"a\"\n[boot]\nkernels = {count}\n");
+    assert_eq!(config::parse("name = \"a\"").unwrap().esp_kernels, 3);
+    assert_eq!(config::parse(&with("1")).unwrap().esp_kernels, 1);
+    for bad in ["0", "33", "-1"] {
+        let told = mistakes(&with(bad));
+        assert!(
+            told.contains("os.toml:3:11") && told.contains("out of range"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn an_image_is_signed_by_a_key_or_by_a_command() {
     let with =
         |lines: &str| format!("name = \"a\"\n[secure_boot]\ncertificate = \"db.pem\"\n{lines}");

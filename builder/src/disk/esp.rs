@@ -12,12 +12,12 @@ use crate::tree::{Content, Kind, Tree};
 
 /// Where systemd-boot looks for keys for a firmware that has none.
 const KEYS: &str = "loader/keys/auto";
-/// The ESP's least size: systemd-boot and three UKIs of a small machine.
-const LEAST_ESP: u64 = 64 << 20;
+/// The ESP's least size: less makes no FAT32.
+const LEAST_ESP: u64 = 34 << 20;
 
-/// Room for three UKIs beside the loader, its second copy and the file system's own tables.
-pub(super) fn esp_len(uki: usize, loader: usize) -> u64 {
-    let needed = 3 * (uki as u64 + (1 << 20)) + 2 * loader as u64 + (2 << 20);
+/// Room for so many UKIs beside the loader, its second copy and the file system's own tables.
+pub(super) fn esp_len(kernels: u64, uki: usize, loader: usize) -> u64 {
+    let needed = kernels * (uki as u64 + (1 << 20)) + 2 * loader as u64 + (2 << 20);
     needed.next_multiple_of(ALIGNMENT).max(LEAST_ESP)
 }
 

@@ -96,7 +96,8 @@ pub fn write(file: &File, plan: &mut Plan, progress: &Progress) -> Result<Writte
     let kernel = bytes(&plan.kernel)?;
     let stub = bytes(&plan.stub)?;
     let loader = bytes(&plan.loader)?;
-    let esp_len = esp_len(stub.len() + kernel.len() + initrd.len(), loader.len());
+    let uki_len = stub.len() + kernel.len() + initrd.len();
+    let esp_len = esp_len(plan.esp_kernels, uki_len, loader.len());
     let mut layout = Layout::new(&plan.boot_spec.name, esp_len);
     // Its length is the same with any root hash, and the record in the root does without.
     let unhashed = uki(plan, &stub, &kernel, &initrd, &verity::Hash::default())?;
