@@ -334,6 +334,7 @@ mod tests {
             create("x", 9, &kind, &wishes).finish(0, 0, &mut bytes);
             let link = Link::read(&answers(&bytes).next().unwrap()).unwrap();
             let expected = Link {
+                is_whole: true,
                 index: 9,
                 flags: UP,
                 name: "x".to_owned(),
