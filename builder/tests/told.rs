@@ -147,7 +147,7 @@ fn a_flipped_byte_is_found_and_named_wherever_it_is() {
     let mut sections = report["uki"]["sections"].as_array().unwrap().iter();
     let initrd_len = sections.find(|section| section["name"] == ".initrd");
     let initrd_len = initrd_len.unwrap()["size"].as_u64().unwrap();
-    let initrd = in_esp(b"070701");
+    let initrd = in_esp(b"0707010000");
     let cases = [
         ("MBR", 450, "the partition table differs at byte 450"),
         ("primary header", 512 + 56, "the partition table differs"),
