@@ -8,7 +8,7 @@ use crate::contents::Contents;
 use crate::disk::types;
 use crate::format::gpt::{self, HEAD_LEN, TAIL_LEN, Table};
 use crate::format::region::Region;
-use crate::format::verity::Hash;
+use crate::format::verity::{self, Hash};
 use crate::format::{array_at, ext4, is_zero};
 use crate::identity::named_uuid;
 use crate::image::{DiskImage, ImageError};
@@ -164,6 +164,15 @@ pub(super) fn identifiers(
     let disk = named_uuid(&["disk", name, hash_text]);
     if image.table.disk_guid != disk {
         problems.push(format!("the disk's GUID is not {disk}"));
+    }
+    // No digest covers the superblock of a hash tree, whose UUID is all that the kernel does not use.
+    let uuid = named_uuid(&["verity", name]);
+    let tree = image.partition(types::ROOT_X86_64_VERITY, "root-verity");
+    let superblock = tree
+        .ok()
+        .and_then(|tree| verity::read_superblock(&tree).ok());
+    if superblock.is_some_and(|superblock| superblock.params.uuid != uuid) {
+        problems.push(format!("the UUID of the hash tree is not {uuid}"));
     }
     for (what, type_guid, guid) in [
         ("EFI system", types::ESP, named_uuid(&["esp", name])),
