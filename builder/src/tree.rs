@@ -335,6 +335,16 @@ impl Tree {
         Ok(())
     }
 
+    /// No file is of a later time than `latest`, in seconds since the epoch.
+    pub fn clamp_times(&mut self, latest: i64) {
+        for inode in &mut self.inodes {
+            let metadata = &mut inode.metadata;
+            if (metadata.mtime, metadata.mtime_nsec) > (latest, 0) {
+                (metadata.mtime, metadata.mtime_nsec) = (latest, 0);
+            }
+        }
+    }
+
     /// Every name with its path, a directory before what is in it, by name within each directory. The root comes
     /// first with an empty path; paths have no leading slash.
     pub fn walk(&self) -> Vec<(Vec<u8>, InodeId)> {
@@ -396,6 +406,30 @@ mod tests {
         assert_eq!(tree.lookup("layers/one/y"), tree.lookup("/layers/one/d/x"));
         assert!(tree.lookup("layers/one/y").is_some());
         assert_eq!(tree.inode(at).metadata.mode, 0o700);
+    }
+
+    #[test]
+    fn times_are_clamped_and_never_raised() {
+        let mut tree = Tree::default();
+        let at = |mtime, mtime_nsec| Inode {
+            metadata: Metadata {
+                mtime,
+                mtime_nsec,
+                ..Metadata::default()
+            },
+            kind: Kind::Fifo,
+        };
+        let times = [(-5, 9), (99, 999_999_999), (100, 0), (100, 1), (500, 3)];
+        let ids = times.map(|(s, ns)| tree.put(&format!("{s}.{ns}"), at(s, ns)).unwrap());
+        tree.clamp_times(100);
+        let found = ids.map(|id| {
+            let metadata = &tree.inode(id).metadata;
+            (metadata.mtime, metadata.mtime_nsec)
+        });
+        assert_eq!(
+            found,
+            [(-5, 9), (99, 999_999_999), (100, 0), (100, 0), (100, 0)]
+        );
     }
 
     #[test]

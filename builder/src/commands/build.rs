@@ -108,7 +108,11 @@ fn build_raw(
     // Refused early: nobody wants to wait for a build that has no place to go.
     let output = Output::create(target)?;
     let inputs = inputs::gather(file, choice, progress)?;
-    let mut plan = Plan::new(&file.spec, inputs, epoch()?)?;
+    let epoch = epoch()?;
+    let mut plan = Plan::new(&file.spec, inputs, epoch.unwrap_or(0))?;
+    if let Some(latest) = epoch {
+        plan.root.clamp_times(latest);
+    }
     let stamp = stamp(&plan);
     if let Some(written) = stamp.as_ref().and_then(Stamp::find) {
         progress.note(format!(
@@ -182,13 +186,13 @@ fn build_as(
     Ok(written)
 }
 
-/// The time of everything in the image: `SOURCE_DATE_EPOCH`, or the epoch itself.
-fn epoch() -> Result<i64, Failure> {
+/// `SOURCE_DATE_EPOCH`, if it is set: the time of the image's own files, and the latest of those of workloads.
+fn epoch() -> Result<Option<i64>, Failure> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else {
-        return Ok(0);
+        return Ok(None);
     };
     let text = value.to_string_lossy();
-    text.parse::<u32>().map(i64::from).map_err(|_| {
+    text.parse::<u32>().map(i64::from).map(Some).map_err(|_| {
         Failure::Input(format!(
             "error: SOURCE_DATE_EPOCH is `{text}`, not a number of seconds since 1970 (to 2106)"
         ))
