@@ -109,6 +109,10 @@ fn crowded_set(name: &str, length: u32) -> Request {
 
 /// An entry in the table of connections, over UDP.
 fn connection(from: IpAddr, to: IpAddr, port: u16, is_assured: bool) -> Request {
+    tracked(17, from, to, port, is_assured)
+}
+
+fn tracked(protocol: u8, from: IpAddr, to: IpAddr, port: u16, is_assured: bool) -> Request {
     const SEEN_REPLY_AND_CONFIRMED: u32 = 2 | 8;
     let (family, source, destination) = if from.is_ipv4() {
         (2, 1, 2)
@@ -123,7 +127,7 @@ fn connection(from: IpAddr, to: IpAddr, port: u16, is_assured: bool) -> Request 
                 addresses.put_address(destination, to);
             });
             tuple.nest(2, |transport| {
-                transport.put(1, &[17]);
+                transport.put(1, &[protocol]);
                 transport.put(2, &ports.0.to_be_bytes());
                 transport.put(3, &ports.1.to_be_bytes());
             });
@@ -132,6 +136,18 @@ fn connection(from: IpAddr, to: IpAddr, port: u16, is_assured: bool) -> Request 
     let status = SEEN_REPLY_AND_CONFIRMED | if is_assured { 4 } else { 0 };
     request.put(3, &status.to_be_bytes());
     request.put(7, &600_u32.to_be_bytes());
+    request
+}
+
+/// The same over TCP, and both sides closed it.
+fn closed(from: IpAddr, to: IpAddr, port: u16) -> Request {
+    const TIME_WAIT: u8 = 7;
+    let mut request = tracked(6, from, to, port, true);
+    request.nest(4, |protocol| {
+        protocol.nest(1, |tcp| {
+            tcp.put(1, &[TIME_WAIT]);
+        });
+    });
     request
 }
 
@@ -156,6 +172,39 @@ fn crowded(set: &str) -> usize {
         Some(attributes(list).count())
     };
     socket.list(&list, count).unwrap().iter().sum()
+}
+
+#[test]
+fn connections_that_are_over_make_room_and_nobody_is_shut_out_for_them() {
+    if sys::unshare(libc::CLONE_NEWNET).is_err() {
+        eprintln!("skipped: no network namespace to be had without root");
+        return;
+    }
+    let [first, second] = [
+        crowded_set(CROWDED_SETS[0], 4),
+        crowded_set(CROWDED_SETS[1], 16),
+    ];
+    firewall::load(batch(&[table(FIREWALL_TABLE), first, second])).unwrap();
+    let fabric = fabric();
+    let server = IpAddr::from(fabric.endpoints[0].address);
+    let outside: IpAddr = [192, 0, 2, 1].into();
+    let entries = (1000..1600).map(|port| closed(outside, server, port));
+    let alive = (2000..2300).map(|port| connection(outside, server, port, true));
+    let entries: Vec<Request> = entries.chain(alive).collect();
+    let mut socket = Socket::of(Some(rustix::net::netlink::NETFILTER)).unwrap();
+    for some in entries.chunks(100) {
+        socket.request_all(some).unwrap();
+    }
+    assert_eq!(held(server), 900);
+    relief::relieve(&fabric, 1000).unwrap();
+    assert_eq!((held(server), crowded(CROWDED_SETS[0])), (300, 0));
+    // More than a half of the table, and nothing new is over: the three that were are enough here, and none there.
+    let three = [3000, 3001, 3002].map(|port| closed(outside, server, port));
+    socket.request_all(&three).unwrap();
+    relief::relieve(&fabric, 440).unwrap();
+    assert_eq!((held(server), crowded(CROWDED_SETS[0])), (300, 0));
+    relief::relieve(&fabric, 440).unwrap();
+    assert_eq!((held(server), crowded(CROWDED_SETS[0])), (220, 1));
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //!
 //! The kernel helps itself with connections of which only one side was heard. Those of which both were heard stay for
 //! hours, and who has a helper outside can make as many as there is room for. So PID 1 looks now and then how full the
-//! table is ([`is_crowded`]), and at three quarters starts this child: it counts whose the connections are, has what is
-//! too much forgotten, and puts whose they were into a set of the firewall's for a while: nothing new comes from them or
-//! to them, and everybody else has room again. Who holds less than the others' equal share is never touched.
+//! table is ([`is_crowded`]), and at three quarters starts this child. It has forgotten first what is over: a server of many
+//! short connections fills the table with those alone, as the kernel keeps each for two minutes more, and is no culprit.
+//! Where that is not enough it counts whose the others are, has what is too much forgotten, and puts whose they were into a
+//! set of the firewall's for a while: nothing new comes from them or to them, and everybody else has room again. Nothing
+//! that lives is taken from who holds less than the others' equal share.
 //!
 //! A limit for each workload in the firewall (`ct count`) was not taken: it keeps a list a workload that is walked for
 //! new connections, knows nothing of closed ones that are in the table still, and costs each boot two modules.
@@ -116,19 +118,28 @@ pub fn run() -> i32 {
 pub fn relieve(fabric: &BootFabric, limit: u64) -> io::Result<()> {
     let owners = owners(fabric);
     let mut held = vec![0; fabric.endpoints.len()];
-    let mut others = 0;
+    let (mut others, mut over) = (0, 0);
     let mut socket = Socket::of(Some(rustix::net::netlink::NETFILTER))?;
-    each(&mut socket, |connection| match owner(&owners, connection) {
-        Some(at) => held[at] += 1,
-        None => others += 1,
+    let mut forgetting = Forgetting::new()?;
+    each(&mut socket, |connection| {
+        if connection.is_over {
+            over += 1;
+            forgetting.add(connection.forget());
+            return;
+        }
+        match owner(&owners, connection) {
+            Some(at) => held[at] += 1,
+            None => others += 1,
+        }
     })?;
-    let Some(share) = share(&held, others, limit) else {
+    forgetting.send()?;
+    let is_enough = over > 0 && !is_much(held.iter().sum::<u64>() + others, limit);
+    let Some(share) = share(&held, others, limit).filter(|_| !is_enough) else {
         return Ok(());
     };
     let crowded: Vec<usize> = (0..held.len()).filter(|&at| held[at] > share).collect();
     shut_out(fabric, &crowded)?;
     let mut excess: Vec<u64> = held.iter().map(|held| held.saturating_sub(share)).collect();
-    let mut forgetting = Forgetting::new()?;
     each(&mut socket, |connection| {
         let too_much = owner(&owners, connection).map(|at| &mut excess[at]);
         if let Some(left) = too_much.filter(|left| **left > 0) {

@@ -16,6 +16,10 @@ const FIXED_SIZE: usize = 4;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const STATUS: u16 = 3;
+/// `CTA_PROTOINFO`, and in it what there is of TCP, and its state.
+const PROTOCOL: u16 = 4;
+const TCP: u16 = 1;
+const STATE: u16 = 1;
 const ID: u16 = 12;
 /// `CTA_TUPLE_IP`, and in it the sources.
 const ADDRESSES: u16 = 1;
@@ -23,6 +27,8 @@ const SOURCE: u16 = 1;
 const SOURCE6: u16 = 3;
 /// `IPS_ASSURED`.
 const ASSURED: u32 = 1 << 2;
+/// `TCP_CONNTRACK_TIME_WAIT` and `TCP_CONNTRACK_CLOSE`.
+const OVER: [u8; 2] = [7, 8];
 
 /// A connection that the kernel tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub struct Connection<'a> {
     pub by: IpAddr,
     /// Both sides were heard: the kernel does not give it up for others when there is no room.
     pub is_assured: bool,
+    /// Both sides closed it, or one reset it: it is kept for packets that are late.
+    pub is_over: bool,
     family: u8,
     original: &'a [u8],
     id: &'a [u8],
@@ -53,6 +61,7 @@ impl<'a> Connection<'a> {
             from: source(original)?,
             by: source(part(REPLY)?.1)?,
             is_assured: u32::from_be_bytes(status) & ASSURED != 0,
+            is_over: part(PROTOCOL).is_some_and(|(_, protocol)| is_over(protocol)),
             family: answer.body[0],
             original,
             id: part(ID)?.1,
@@ -76,6 +85,12 @@ fn source(tuple: &[u8]) -> Option<IpAddr> {
     address(sources.next()?.1)
 }
 
+fn is_over(protocol: &[u8]) -> bool {
+    let of_tcp = attributes(protocol).find(|(kind, _)| *kind == TCP);
+    let state = of_tcp.and_then(|(_, tcp)| attributes(tcp).find(|(kind, _)| *kind == STATE));
+    matches!(state, Some((_, [state])) if OVER.contains(state))
+}
+
 /// Asks for all connections: for [`super::Socket::list`] and [`Connection::read`].
 #[must_use]
 pub fn list() -> Request {
@@ -87,7 +102,7 @@ mod tests {
     use super::*;
     use crate::net::netlink::message::answers;
 
-    fn entry() -> Vec<u8> {
+    fn entry(state: u8) -> Vec<u8> {
         let tuple = |request: &mut Request, kind, from: &str, to: &str| {
             request.nest(kind, |tuple| {
                 tuple.nest(ADDRESSES, |addresses| {
@@ -100,6 +115,11 @@ mod tests {
         tuple(&mut request, ORIGINAL, "10.213.0.2", "192.0.2.1");
         tuple(&mut request, REPLY, "192.0.2.1", "192.0.2.7");
         request.put(STATUS, &0x18e_u32.to_be_bytes());
+        request.nest(PROTOCOL, |protocol| {
+            protocol.nest(TCP, |tcp| {
+                tcp.put(STATE, &[state]);
+            });
+        });
         request.put(ID, &[1, 2, 3, 4]);
         let mut bytes = Vec::new();
         request.finish(0, 0, &mut bytes);
@@ -108,12 +128,12 @@ mod tests {
 
     #[test]
     fn an_entry_is_forgotten_by_what_it_was_read_with() {
-        let bytes = entry();
+        let bytes = entry(3);
         let answer = answers(&bytes).next().unwrap();
         let connection = Connection::read(&answer).unwrap();
         assert_eq!(connection.from, IpAddr::from([10, 213, 0, 2]));
         assert_eq!(connection.by, IpAddr::from([192, 0, 2, 1]));
-        assert!(connection.is_assured);
+        assert!(connection.is_assured && !connection.is_over);
         let mut deletion = Vec::new();
         connection.forget().finish(0, 0, &mut deletion);
         let deletion = answers(&deletion).next().unwrap();
@@ -126,8 +146,17 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_both_sides_closed_or_one_reset_is_over() {
+        for (state, expected) in [(0, false), (3, false), (6, false), (7, true), (8, true)] {
+            let bytes = entry(state);
+            let connection = Connection::read(&answers(&bytes).next().unwrap()).unwrap();
+            assert_eq!(connection.is_over, expected, "state {state}");
+        }
+    }
+
+    #[test]
     fn hostile_entries_are_read_without_a_fault() {
-        crate::net::random::mutated(20_000, &entry(), |bytes| {
+        crate::net::random::mutated(20_000, &entry(7), |bytes| {
             for answer in answers(bytes) {
                 let _ = Connection::read(&answer).map(|connection| connection.forget());
             }
