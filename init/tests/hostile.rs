@@ -234,3 +234,27 @@ fn leases_of_dhcpv6_that_end_at_once_soon_or_never_are_taken_as_they_are() {
         "{seen}"
     );
 }
+
+#[test]
+fn a_workloads_address_is_not_taken_of_a_dhcpv6_server() {
+    let Some(net) = Net::new() else { return };
+    let router = Router::new(&net);
+    let text = format!("{AUTO}[workload.w]\nimage = \"dir:x\"\n");
+    let spec = config::parse(&format!("name = \"machine\"\n{text}"));
+    let inside = spec.unwrap_or_else(|_| panic!("{text}")).fabric.endpoints[0].address6;
+    let mut machine = Machine::start(&net, &text);
+    while router.next_within(Duration::from_millis(500)).is_none() {
+        router.advertise(MANAGED, 1800, &[]);
+    }
+    for _ in 0..3 {
+        let asked = router.next_within(Duration::from_secs(60)).unwrap();
+        assert_eq!(
+            asked.kind(),
+            SOLICIT,
+            "it asks on as if nobody had answered"
+        );
+        router.send(&asked, &grant(&asked, ADVERTISE, inside, (600, 1200)));
+    }
+    router.serve(address(0x13), (600, 1200));
+    machine.wait_for("fd07::13");
+}

@@ -526,6 +526,15 @@ fn a_link_with_another_hardware_address_begins_anew_without_the_address_of_befor
     machine.wait_for("bound uplink eth0 10.7.0.51/24");
     let addresses = net.machine(&["addr", "show", "eth0"]);
     assert!(!addresses.contains("10.7.0.50"), "{addresses}");
+    // It is the same while there is no carrier.
+    net.server(&["link", "set", "eth0", "down"]);
+    machine.wait_for("lost uplink");
+    net.machine(&["link", "set", "eth0", "address", "02:00:00:00:07:98"]);
+    net.server(&["link", "set", "eth0", "up"]);
+    server.serve([10, 7, 0, 52], 600);
+    machine.wait_for("bound uplink eth0 10.7.0.52/24");
+    let addresses = net.machine(&["addr", "show", "eth0"]);
+    assert!(!addresses.contains("10.7.0.51"), "{addresses}");
 }
 
 #[test]

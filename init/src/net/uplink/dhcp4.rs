@@ -1,7 +1,7 @@
 //! DHCPv4 on one link: the socket and the kernel around [`Client`].
 
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use config::boot::BootAddress;
@@ -38,6 +38,8 @@ pub struct On {
     pub mtu: u32,
     /// The workloads' addresses, to which nobody outside has the way.
     pub pool: Option<BootAddress>,
+    /// Those that workloads and their router have.
+    pub inside: Vec<IpAddr>,
 }
 
 /// The client of one link.
@@ -50,6 +52,8 @@ pub struct Dhcp4 {
     begun: Duration,
     bound: Option<Grant>,
     file: Option<LeaseFile>,
+    /// It was told that an address is refused.
+    has_refused: bool,
 }
 
 impl Dhcp4 {
@@ -73,6 +77,7 @@ impl Dhcp4 {
             begun: now,
             bound: None,
             file,
+            has_refused: false,
         })
     }
 
@@ -253,6 +258,18 @@ impl Exchange for Dhcp4 {
     }
 
     fn hear(&mut self, reply: Reply, now: Duration) -> Vec<Output> {
+        if let Reply::Offer(grant) | Reply::Acknowledge(grant) = &reply
+            && self.on.inside.contains(&grant.address.into())
+        {
+            // With it on this link, the machine would take for itself what is for the workload.
+            if !std::mem::replace(&mut self.has_refused, true) {
+                let (who, address) = (self.describe(), grant.address);
+                note(format_args!(
+                    "{who}: {address} is refused, it is a workload's address"
+                ));
+            }
+            return Vec::new();
+        }
         self.client.receive(reply, now)
     }
 
@@ -330,6 +347,7 @@ mod tests {
             least_mtu: Some(1280),
             mtu: 1500,
             pool: BootAddress::parse("10.213.0.0/16"),
+            inside: vec![IpAddr::from([10, 213, 0, 2])],
         };
         let identity = Identity {
             xid: 1,
@@ -344,6 +362,7 @@ mod tests {
             begun: Duration::ZERO,
             bound: None,
             file: None,
+            has_refused: false,
         };
         let routes = client.routes_of(&grant);
         assert_eq!(routes[0].gateway, None);
@@ -357,5 +376,16 @@ mod tests {
         assert!(client.mtu_of(&grant).is_some());
         client.on.least_mtu = None;
         assert!(client.mtu_of(&grant).is_none());
+        // An address of the pool that nobody has is told of elsewhere, a workload's own is not taken.
+        client.client.tick(Duration::ZERO);
+        for (last, is_taken) in [(2, false), (3, true)] {
+            let address = Ipv4Addr::new(10, 213, 0, last);
+            let offer = Reply::Offer(Grant {
+                address,
+                ..grant.clone()
+            });
+            let outputs = client.hear(offer, Duration::ZERO);
+            assert_eq!(!outputs.is_empty(), is_taken, "{address}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! DHCPv6 on one link: the socket and the kernel around [`Client`].
 
 use std::io;
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::net::dhcp6::client::{Client, Output, Want};
@@ -26,6 +26,8 @@ pub struct Dhcp6 {
     identity: Identity,
     bound: Option<Grant>,
     informed: Option<Grant>,
+    /// Addresses that workloads and their router have.
+    inside: Vec<IpAddr>,
 }
 
 impl Dhcp6 {
@@ -38,6 +40,7 @@ impl Dhcp6 {
         device: &str,
         hardware_address: HardwareAddress,
         association: u32,
+        inside: Vec<IpAddr>,
     ) -> io::Result<Self> {
         Ok(Self {
             index,
@@ -50,6 +53,7 @@ impl Dhcp6 {
             },
             bound: None,
             informed: None,
+            inside,
         })
     }
 
@@ -156,8 +160,14 @@ impl Exchange for Dhcp6 {
         &self.socket
     }
 
+    /// Who grants a workload's address is not heard: with it on this link, the machine would take for itself what is for
+    /// the workload.
     fn parse(&self, packet: &[u8]) -> Option<Reply> {
-        message::parse(packet, &self.identity, self.client.transaction())
+        let reply = message::parse(packet, &self.identity, self.client.transaction())?;
+        let (Reply::Advertise(grant) | Reply::Reply(grant)) = &reply;
+        let addresses = grant.addresses.iter().map(|leased| leased.address.into());
+        let is_inside = |address: IpAddr| self.inside.contains(&address);
+        (!addresses.into_iter().any(is_inside)).then_some(reply)
     }
 
     fn hear(&mut self, reply: Reply, now: Duration) -> Vec<Output> {

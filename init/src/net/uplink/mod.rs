@@ -104,9 +104,10 @@ impl Uplink {
         let now = now();
         let interfaces = spec.interfaces.iter().cloned();
         let pools = pools(spec);
+        let inside = inside(spec);
         let mut uplink = Self {
             ports: interfaces
-                .map(|interface| Port::new(interface, pools.clone(), now))
+                .map(|interface| Port::new(interface, pools.clone(), inside.clone(), now))
                 .collect(),
             links: Links::default(),
             netlink: Socket::open()?,
@@ -402,6 +403,18 @@ fn pools(spec: &BootSpec) -> Vec<BootAddress> {
         let pool = |address, prefix| BootAddress { address, prefix };
         vec![pool(v4.0.into(), v4.1), pool(v6.0.into(), v6.1)]
     })
+}
+
+/// The addresses that workloads and their router have.
+fn inside(spec: &BootSpec) -> Vec<IpAddr> {
+    let fabric = spec.fabric.iter().filter(|f| !f.endpoints.is_empty());
+    fabric
+        .flat_map(|fabric| {
+            let workloads = fabric.endpoints.iter().map(|e| (e.address, e.address6));
+            workloads.chain([(fabric.gateway, fabric.gateway6)])
+        })
+        .flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)])
+        .collect()
 }
 
 fn fixed(spec: &BootSpec) -> Fixed {

@@ -72,12 +72,19 @@ pub struct Port {
     solicitation: Solicitation,
     /// The workloads' addresses.
     pools: Vec<BootAddress>,
+    /// Those of them that somebody has.
+    inside: Vec<IpAddr>,
 }
 
 impl Port {
     /// Has no link yet.
     #[must_use]
-    pub fn new(spec: BootInterface, pools: Vec<BootAddress>, now: Duration) -> Self {
+    pub fn new(
+        spec: BootInterface,
+        pools: Vec<BootAddress>,
+        inside: Vec<IpAddr>,
+        now: Duration,
+    ) -> Self {
         let tunnel = match &spec.link {
             BootLink::WireGuard(tunnel) => Some(Tunnel::new(tunnel.clone())),
             _ => None,
@@ -98,6 +105,7 @@ impl Port {
             was_running: false,
             solicitation: Solicitation::default(),
             pools,
+            inside,
         }
     }
 
@@ -178,8 +186,10 @@ impl Port {
             self.complain_at = None;
             return;
         }
-        if other_hardware && was_running {
-            // A bond has the address of its first part: who it was with another one is nobody any more.
+        if other_hardware {
+            // A bond has the address of its first part, which comes mostly while there is no carrier: who it was with
+            // another one is nobody any more, and does not defend what it had.
+            self.asked.clear();
             if let Some(client) = self.dhcp4.take() {
                 client.abandon(netlink);
             }
@@ -227,6 +237,7 @@ impl Port {
                     .iter()
                     .copied()
                     .find(|pool| pool.address.is_ipv4()),
+                inside: self.inside.clone(),
             };
             let file = state.map(|state| LeaseFile::new(state, &self.spec.label));
             match Dhcp4::new(on, file, now) {
@@ -237,7 +248,14 @@ impl Port {
         if let Some(client) = &mut self.dhcp6 {
             client.link_is_back(now);
         } else if self.spec.ipv6 == Ipv6::Auto {
-            match Dhcp6::new(link.index, &link.device, link.hardware, self.spec.group) {
+            let inside = self.inside.clone();
+            match Dhcp6::new(
+                link.index,
+                &link.device,
+                link.hardware,
+                self.spec.group,
+                inside,
+            ) {
                 Ok(client) => self.dhcp6 = Some(client),
                 Err(error) => self.check(Err(format!("no DHCPv6: {error}"))),
             }
