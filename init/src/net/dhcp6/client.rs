@@ -113,10 +113,11 @@ impl Client {
         }
     }
 
-    /// What a router says is wanted. More than before begins at once; less changes nothing until a lease ends.
+    /// What a router says is wanted. More than before begins at once; less changes nothing until a lease ends. Where two
+    /// routers say otherwise by turns, a lease that is there goes on.
     pub fn want(&mut self, want: Want, now: Duration) {
         let before = std::mem::replace(&mut self.want, want);
-        if want <= before {
+        if want <= before || matches!(self.state, State::Bound { .. }) {
             return;
         }
         let delay = Duration::from_millis(u64::from(self.random() % FIRST_DELAY_MS));

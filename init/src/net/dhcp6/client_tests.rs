@@ -183,6 +183,19 @@ fn a_link_that_is_back_has_its_addresses_confirmed() {
 }
 
 #[test]
+fn a_lease_goes_on_whatever_routers_say_by_turns() {
+    let mut client = bound(100);
+    let renewal = client.next_deadline();
+    for want in [Want::Nothing, Want::Information, Want::Address] {
+        client.want(want, START);
+        assert_eq!(client.next_deadline(), renewal, "{want:?}");
+        assert!(client.tick(START).is_empty());
+    }
+    let outputs = client.tick(renewal.unwrap());
+    assert_eq!(outputs, [Output::Send(Request::Renew(binding()))]);
+}
+
+#[test]
 fn information_is_asked_for_again_when_it_is_old() {
     let mut client = Client::new(1);
     client.want(Want::Information, START);
