@@ -20,7 +20,7 @@ pub struct Verify {
     /// The disk image or device.
     #[arg(value_name = "DISK|DEVICE")]
     pub disk: PathBuf,
-    /// Hold its packages against this lock too.
+    /// Hold its packages and images against this lock too.
     #[arg(long, value_name = "coracle.lock")]
     pub lock: Option<PathBuf>,
     /// The root hash that it is to have: 64 hexadecimal digits.

@@ -38,6 +38,9 @@ pub(super) fn lock(contents: &Contents, lock: &Lock) -> Check {
 
 /// What the lock has against an image; folders are not pinned.
 fn image_problem(lock: &Lock, reference: &str, digest: &str) -> Option<String> {
+    if reference.starts_with("dir:") {
+        return None;
+    }
     let of_registry = lock
         .images()
         .iter()
@@ -45,6 +48,35 @@ fn image_problem(lock: &Lock, reference: &str, digest: &str) -> Option<String> {
     let of_file = || lock.files().iter().find(|file| file.path == reference);
     let pinned = of_registry
         .map(|image| &image.manifest)
-        .or_else(|| of_file().map(|file| &file.digest))?;
-    (pinned != digest).then(|| format!("{reference} is {digest}, the lock has {pinned}"))
+        .or_else(|| of_file().map(|file| &file.digest));
+    match pinned {
+        None => Some(format!("{reference} is not in the lock")),
+        Some(pinned) if pinned != digest => {
+            Some(format!("{reference} is {digest}, the lock has {pinned}"))
+        }
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{PinnedFile, Pins};
+
+    #[test]
+    fn an_image_that_the_lock_does_not_have_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lock = Lock::open(&folder.path().join("coracle.lock"), Pins::Keep).unwrap();
+        let digest = "sha256:aa";
+        let told = |lock: &Lock| image_problem(lock, "oci:web", digest);
+        assert_eq!(told(&lock).unwrap(), "oci:web is not in the lock");
+        assert_eq!(image_problem(&lock, "dir:web", digest), None);
+        for (pinned, fits) in [("sha256:bb", false), (digest, true)] {
+            lock.set_file(PinnedFile {
+                path: "oci:web".to_owned(),
+                digest: pinned.to_owned(),
+            });
+            assert_eq!(told(&lock).is_none(), fits, "{pinned}");
+        }
+    }
 }

@@ -47,6 +47,7 @@ pub(super) fn table(image: &DiskImage) -> Result<Check, ImageError> {
         Err(error) => problems.push(chain(&error)),
     }
     problems.extend(gaps(&file, &table).map_err(ImageError::Io)?);
+    problems.extend(strange_partitions(&table));
     let note = format!(
         "both copies, {} partitions, the space between",
         table.partitions.len()
@@ -64,6 +65,28 @@ fn table_len(file: &File, disk_len: u64) -> Option<u64> {
         .checked_add(1)?
         .checked_mul(SECTOR)?;
     (len <= disk_len && len > HEAD_LEN + TAIL_LEN).then_some(len)
+}
+
+/// Partitions that no build makes: a boot loader would start kernels from some of them, and one of two of a kind is read by
+/// nobody here.
+fn strange_partitions(table: &Table) -> Vec<String> {
+    let mut known = vec![
+        types::ESP,
+        types::ROOT_X86_64,
+        types::ROOT_X86_64_VERITY,
+        types::LINUX_GENERIC,
+    ];
+    let mut problems = Vec::new();
+    for (partition, number) in table.partitions.iter().zip(1..) {
+        match known.iter().position(|kind| *kind == partition.type_guid) {
+            Some(at) => drop(known.swap_remove(at)),
+            None => problems.push(format!(
+                "partition {number} ({}) is none of the machine's",
+                partition.name
+            )),
+        }
+    }
+    problems
 }
 
 /// What is not zero between the partitions.
@@ -218,4 +241,44 @@ fn is_as_made(image: &DiskImage, state: &gpt::Partition, contents: &Contents) ->
     }
     let differ = differences(&file, state.start, &again, 0, state.len, PIECE)?;
     Ok(differ.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(type_guid: Uuid, name: &str) -> gpt::Partition {
+        gpt::Partition {
+            type_guid,
+            unique_guid: Uuid::nil(),
+            name: name.to_owned(),
+            start: 0,
+            len: 512,
+        }
+    }
+
+    #[test]
+    fn partitions_that_no_build_makes_are_named() {
+        let extended_boot = Uuid::from_u128(0xbc13_c2ff_59e6_4262_a352_b275_fd6f_7172);
+        let mut table = Table {
+            disk_guid: Uuid::nil(),
+            disk_len: 1 << 20,
+            partitions: vec![
+                partition(types::ESP, "esp"),
+                partition(types::ROOT_X86_64, "root"),
+                partition(types::ROOT_X86_64_VERITY, "root-verity"),
+                partition(types::LINUX_GENERIC, "state"),
+            ],
+        };
+        assert!(strange_partitions(&table).is_empty());
+        table.partitions.push(partition(extended_boot, "boot"));
+        table.partitions.push(partition(types::ESP, "other"));
+        assert_eq!(
+            strange_partitions(&table),
+            [
+                "partition 5 (boot) is none of the machine's",
+                "partition 6 (other) is none of the machine's"
+            ]
+        );
+    }
 }
