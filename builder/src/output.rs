@@ -4,9 +4,10 @@
 //! is killed leaves the earlier file as it was and no litter. Where the file system has no nameless files, a
 //! hidden name stands in and is removed on failure.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -47,6 +48,9 @@ impl Output {
             Ok(there) if !there.is_file() => {
                 return Err(fail(io::Error::other("it is there and no regular file")));
             }
+            Err(_) if target.as_os_str().as_bytes().ends_with(b"/") => {
+                return Err(fail(io::Error::other("that is a folder's name")));
+            }
             _ => {}
         }
         remove_left(target);
@@ -77,11 +81,12 @@ impl Output {
         &self.file
     }
 
-    /// Gives the complete file its name, in place of an earlier one, once its bytes are on the disk.
+    /// Gives the complete file its name, in place of an earlier one, once its bytes are on the disk. Returns the state of
+    /// this very file, whoever may have given the name to another one meanwhile.
     ///
     /// # Errors
     /// The disk is full, or the folder is gone.
-    pub fn commit(mut self) -> Result<(), OutputError> {
+    pub fn commit(mut self) -> Result<Metadata, OutputError> {
         let fail = |operation, source: io::Error| OutputError {
             operation,
             path: self.target.clone(),
@@ -101,7 +106,7 @@ impl Output {
             std::fs::rename(hidden, &self.target).map_err(|e| fail("name", e))?;
             self.hidden = None;
         }
-        Ok(())
+        self.file.metadata().map_err(|e| fail("read", e))
     }
 }
 
@@ -230,5 +235,7 @@ mod tests {
         let error = Output::create(&folder.path().join("none/a.img")).unwrap_err();
         assert!(error.to_string().contains("none/a.img"), "{error}");
         assert!(Output::create(folder.path()).is_err());
+        let error = Output::create(&folder.path().join("images/")).unwrap_err();
+        assert!(error.source.to_string().contains("folder's name"));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Write};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl Stamp {
     pub fn find(&self) -> Option<Written> {
         let noted = fs::read_to_string(&self.place).ok()?;
         let (root_hash, rest) = noted.split_once('\n')?;
-        if rest != self.rest()? {
+        if rest != self.rest(&fs::metadata(&self.target).ok()?) {
             return None;
         }
         let table = gpt::read(&File::open(&self.target).ok()?).ok()?;
@@ -58,23 +58,21 @@ impl Stamp {
         })
     }
 
-    /// Notes what was written. Where that fails the image is built anew next time, nothing worse.
-    pub fn note(&self, written: &Written) {
-        if let Some(rest) = self.rest() {
-            let _ = fs::write(&self.place, format!("{}\n{rest}", written.root_hash));
-        }
+    /// Notes what was written, and the state of the file that it was written to: what has its name by now may be another
+    /// build's. Where that fails the image is built anew next time, nothing worse.
+    pub fn note(&self, written: &Written, file: &Metadata) {
+        let text = format!("{}\n{}", written.root_hash, self.rest(file));
+        let _ = fs::write(&self.place, text);
     }
 
-    fn rest(&self) -> Option<String> {
-        let state = state(&self.target)?;
-        Some(format!("{}\n{state}\n", self.fingerprint))
+    fn rest(&self, file: &Metadata) -> String {
+        format!("{}\n{}\n", self.fingerprint, state(file))
     }
 }
 
 /// What changes when a file does.
-fn state(path: &Path) -> Option<String> {
-    let found = fs::metadata(path).ok()?;
-    Some(format!(
+fn state(found: &Metadata) -> String {
+    format!(
         "{}:{} {} {}.{:09} {}.{:09}",
         found.dev(),
         found.ino(),
@@ -83,7 +81,7 @@ fn state(path: &Path) -> Option<String> {
         found.mtime_nsec(),
         found.ctime(),
         found.ctime_nsec()
-    ))
+    )
 }
 
 fn fingerprint(plan: &Plan) -> Option<String> {
@@ -92,7 +90,7 @@ fn fingerprint(plan: &Plan) -> Option<String> {
     hash.say(plan);
     for path in host_files(plan) {
         hash.say(path);
-        hash.say(&state(path)?);
+        hash.say(&state(&fs::metadata(path).ok()?));
     }
     Some(hex(&hash.0.finalize()))
 }
@@ -127,5 +125,65 @@ impl Write for Hashing {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.update(text);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Output;
+    use std::io::Write as _;
+
+    fn stamp(folder: &Path, fingerprint: &str) -> Stamp {
+        Stamp {
+            place: folder.join("stamp"),
+            target: folder.join("a.img"),
+            fingerprint: fingerprint.to_owned(),
+        }
+    }
+
+    fn write(folder: &Path, root_hash: &str) -> (Written, Metadata) {
+        let table = gpt::Table {
+            disk_guid: uuid::Uuid::from_u128(1),
+            disk_len: 1 << 20,
+            partitions: Vec::new(),
+        };
+        let output = Output::create(&folder.join("a.img")).unwrap();
+        output.file().set_len(table.disk_len).unwrap();
+        gpt::write(output.file(), &table).unwrap();
+        let written = Written {
+            root_hash: root_hash.to_owned(),
+            table,
+        };
+        (written, output.commit().unwrap())
+    }
+
+    #[test]
+    fn an_image_is_known_until_it_or_what_it_is_made_of_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert!(stamp(folder, "one").find().is_none());
+        let (written, state) = write(folder, "aa");
+        stamp(folder, "one").note(&written, &state);
+        assert_eq!(stamp(folder, "one").find().unwrap().root_hash, "aa");
+        assert!(stamp(folder, "two").find().is_none());
+        let mut image = File::options()
+            .write(true)
+            .open(folder.join("a.img"))
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        image.write_all(&[0]).unwrap();
+        assert!(stamp(folder, "one").find().is_none());
+    }
+
+    #[test]
+    fn the_image_of_another_build_that_ended_at_once_is_not_taken_for_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (ours, our_state) = write(folder, "aa");
+        let (theirs, their_state) = write(folder, "bb");
+        stamp(folder, "theirs").note(&theirs, &their_state);
+        stamp(folder, "ours").note(&ours, &our_state);
+        assert!(stamp(folder, "ours").find().is_none());
     }
 }

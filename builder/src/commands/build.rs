@@ -33,14 +33,20 @@ pub(super) fn build(arguments: &Build, progress: &Progress) -> Result<(), Failur
         .clone()
         .unwrap_or_else(|| PathBuf::from(format!("{}{}", file.spec.name, format.ending())));
     keep_inputs(&file, &target)?;
-    let written = if format == Format::Disk {
-        build_image(&file, &arguments.choice, &target, progress)?
+    let (written, is_new) = if format == Format::Disk {
+        let stamp = |plan: &Plan| Stamp::new(&Cache::open(None).ok()?, &target, plan);
+        build_raw(&file, &arguments.choice, &target, stamp, progress)?
     } else {
-        build_as(format, &file, &arguments.choice, &target, progress)?
+        let written = build_as(format, &file, &arguments.choice, &target, progress)?;
+        (written, true)
+    };
+    let done = if is_new {
+        format!("built {} in", target.display())
+    } else {
+        format!("{} is up to date, found in", target.display())
     };
     progress.note(format!(
-        "built {} in {:.1} s: {} MiB, root hash {}",
-        target.display(),
+        "{done} {:.1} s: {} MiB, root hash {}",
         begun.elapsed().as_secs_f64(),
         written.table.disk_len >> 20,
         written.root_hash
@@ -86,51 +92,47 @@ fn keep_inputs(file: &MachineFile, target: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds the image of a file at `target`, unless it is there already.
+/// Builds the image of a file at `target`. No stamp is left in the cache: nobody builds at the place of a run again.
 pub(super) fn build_image(
     file: &MachineFile,
     choice: &Choice,
     target: &Path,
     progress: &Progress,
-) -> Result<Written, Failure> {
-    let stamp = |plan: &Plan| Stamp::new(&Cache::open(None).ok()?, target, plan);
-    build_raw(file, choice, target, stamp, progress)
+) -> Result<(), Failure> {
+    build_raw(file, choice, target, |_| None, progress).map(drop)
 }
 
-/// As [`build_image`]; `stamp` makes what tells whether it is there.
+/// Builds a raw disk at `target`, unless it is there already, and says whether it was written; `stamp` makes what tells
+/// whether it is there.
 fn build_raw(
     file: &MachineFile,
     choice: &Choice,
     target: &Path,
     stamp: impl FnOnce(&Plan) -> Option<Stamp>,
     progress: &Progress,
-) -> Result<Written, Failure> {
+) -> Result<(Written, bool), Failure> {
     // Refused early: nobody wants to wait for a build that has no place to go.
     let output = Output::create(target)?;
-    let inputs = inputs::gather(file, choice, progress)?;
     let epoch = epoch()?;
+    let inputs = inputs::gather(file, choice, progress)?;
     let mut plan = Plan::new(&file.spec, inputs, epoch.unwrap_or(0))?;
     if let Some(latest) = epoch {
         plan.root.clamp_times(latest);
     }
     let stamp = stamp(&plan);
     if let Some(written) = stamp.as_ref().and_then(Stamp::find) {
-        progress.note(format!(
-            "{} is up to date: nothing is written",
-            target.display()
-        ));
-        return Ok(written);
+        return Ok((written, false));
     }
     let written = disk::write(output.file(), &mut plan, progress).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
         let hint = full_disk_hint(&error);
         Failure::work_with_hint(error, hint)
     })?;
-    output.commit()?;
+    let state = output.commit()?;
     if let Some(stamp) = stamp {
-        stamp.note(&written);
+        stamp.note(&written, &state);
     }
-    Ok(written)
+    Ok((written, true))
 }
 
 /// Builds a raw disk in a place of its own, then brings it into another form.
@@ -141,15 +143,22 @@ fn build_as(
     target: &Path,
     progress: &Progress,
 ) -> Result<Written, Failure> {
+    let cannot = |error: std::io::Error| {
+        let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
+        let hint = full_disk_hint(&error);
+        Failure::work_with_hint(error, hint)
+    };
     // Refused early, as above.
-    let output = match format {
-        Format::Direct => None,
-        _ => Some(Output::create(target)?),
+    let output = if format == Format::Direct {
+        direct::check(target).map_err(cannot)?;
+        None
+    } else {
+        Some(Output::create(target)?)
     };
     let folder = Cache::open(None)?;
     let folder = folder.scratch()?;
     let disk = folder.path().join("disk.img");
-    let written = build_raw(file, choice, &disk, |_| None, progress)?;
+    let (written, _) = build_raw(file, choice, &disk, |_| None, progress)?;
     let _step = progress.step(format!("writing {}", target.display()), None);
     let raw = File::open(&disk)?;
     let exported = match &output {
@@ -175,11 +184,7 @@ fn build_as(
             direct::write(target, &parts, &raw, &written.table)
         }
     };
-    exported.map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("cannot write {}", target.display()));
-        let hint = full_disk_hint(&error);
-        Failure::work_with_hint(error, hint)
-    })?;
+    exported.map_err(cannot)?;
     if let Some(output) = output {
         output.commit()?;
     }

@@ -8,8 +8,11 @@
 //! appears whole or not at all; what is there and is none of these is never removed.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::disk::types;
 use crate::format::region::Region;
@@ -33,29 +36,85 @@ pub struct Parts<'a> {
     pub command_line: &'a str,
 }
 
+/// Whether a folder can be written here, before much work is done for it.
+///
+/// # Errors
+/// `folder` is something else, or its place is missing or cannot be written.
+pub fn check(folder: &Path) -> io::Result<()> {
+    check_replaceable(folder)?;
+    tempfile::tempfile_in(parent_of(folder)).map(drop)
+}
+
 /// Writes the folder; `raw` is the whole disk with this table.
 ///
 /// # Errors
 /// Reading or writing fails, or `folder` is something else.
 pub fn write(folder: &Path, parts: &Parts<'_>, raw: &File, table: &gpt::Table) -> io::Result<()> {
     check_replaceable(folder)?;
-    let beside = |suffix: &str| -> PathBuf {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        folder.with_file_name(format!(".{name}.{}.{suffix}", std::process::id()))
-    };
-    let (new, old) = (beside("tmp"), beside("old"));
+    remove_left(folder);
+    let new = beside(folder, "tmp");
     std::fs::create_dir(&new)?;
-    let written = write_files(&new, parts, raw, table).and_then(|()| {
-        if folder.exists() {
-            std::fs::rename(folder, &old)?;
-        }
-        std::fs::rename(&new, folder)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_dir_all(&new);
-    }
-    let _ = std::fs::remove_dir_all(&old);
+    // Who finds it locked knows that somebody is writing it.
+    let lock = File::open(&new).and_then(|folder| folder.lock().map(|()| folder));
+    let written = write_files(&new, parts, raw, table).and_then(|()| give_name(&new, folder));
+    // By now it is the earlier folder, half of a new one, or gone.
+    let _ = std::fs::remove_dir_all(&new);
+    drop(lock);
     written
+}
+
+fn parent_of(folder: &Path) -> &Path {
+    match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn beside(folder: &Path, suffix: &str) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!(".{name}.{}.{suffix}", std::process::id()))
+}
+
+/// Gives a complete folder its name; an earlier one gets that of the new one, in one step where the file system can.
+fn give_name(new: &Path, folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return std::fs::rename(new, folder);
+    }
+    match renameat_with(CWD, new, CWD, folder, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS) => give_name_in_steps(new, folder),
+        exchanged => Ok(exchanged?),
+    }
+}
+
+fn give_name_in_steps(new: &Path, folder: &Path) -> io::Result<()> {
+    let old = beside(folder, "old");
+    std::fs::rename(folder, &old)?;
+    if let Err(error) = std::fs::rename(new, folder) {
+        std::fs::rename(&old, folder)?;
+        return Err(error);
+    }
+    std::fs::rename(&old, new)
+}
+
+/// Removes what builds of the same folder left that were killed while they wrote it.
+fn remove_left(folder: &Path) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let begin = format!(".{name}.");
+    let is_of_the_dead = |file: &str| {
+        let process = file.strip_prefix(&begin);
+        let process = process.and_then(|rest| rest.strip_suffix(".tmp")?.parse::<u32>().ok());
+        process.is_some_and(|process| {
+            process == std::process::id() || !Path::new(&format!("/proc/{process}")).exists()
+        })
+    };
+    let entries = std::fs::read_dir(parent_of(folder)).into_iter().flatten();
+    for entry in entries.flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_ours = entry.file_name().to_str().is_some_and(is_of_the_dead);
+        if is_folder && is_ours && File::open(entry.path()).is_ok_and(|f| f.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Nobody's folder of other things is replaced.
@@ -77,12 +136,17 @@ fn check_replaceable(folder: &Path) -> io::Result<()> {
 }
 
 fn write_files(folder: &Path, parts: &Parts<'_>, raw: &File, table: &gpt::Table) -> io::Result<()> {
-    std::fs::write(folder.join("vmlinuz"), parts.kernel)?;
+    let write = |name: &str, bytes: &[u8]| {
+        let mut file = File::create_new(folder.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    };
+    write("vmlinuz", parts.kernel)?;
     if let Some(kernel) = unpack_kernel(parts.kernel) {
-        std::fs::write(folder.join("vmlinux"), kernel)?;
+        write("vmlinux", &kernel)?;
     }
-    std::fs::write(folder.join("initrd"), parts.initrd)?;
-    std::fs::write(folder.join("cmdline"), format!("{}\n", parts.command_line))?;
+    write("initrd", parts.initrd)?;
+    write("cmdline", format!("{}\n", parts.command_line).as_bytes())?;
     let disk = File::options()
         .read(true)
         .write(true)
@@ -108,7 +172,8 @@ fn write_files(folder: &Path, parts: &Parts<'_>, raw: &File, table: &gpt::Table)
     }
     own.disk_len = end + ALIGNMENT;
     disk.set_len(own.disk_len)?;
-    gpt::write(&disk, &own).map_err(io::Error::other)
+    gpt::write(&disk, &own).map_err(io::Error::other)?;
+    disk.sync_data()
 }
 
 /// The ELF image inside a bzImage (Linux's Documentation/arch/x86/boot.rst: `payload_offset` and `payload_length`, protocol
@@ -194,8 +259,61 @@ mod tests {
             "no litter"
         );
         std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+        assert!(check(&folder).is_err());
         assert!(write(&folder, &parts, &raw, &table).is_err());
         assert!(folder.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn the_earlier_folder_is_whole_until_the_new_one_is_in_its_place() {
+        for give_name in [give_name, give_name_in_steps] {
+            let parent = tempfile::tempdir().unwrap();
+            let folder = parent.path().join("machine");
+            let new = beside(&folder, "tmp");
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("initrd"), "earlier").unwrap();
+            assert!(give_name(&new, &folder).is_err(), "there is no new one");
+            let initrd = |folder: &Path| std::fs::read_to_string(folder.join("initrd")).unwrap();
+            assert_eq!(initrd(&folder), "earlier");
+            std::fs::create_dir(&new).unwrap();
+            std::fs::write(new.join("initrd"), "new").unwrap();
+            give_name(&new, &folder).unwrap();
+            assert_eq!(
+                (initrd(&folder), initrd(&new)),
+                ("new".to_owned(), "earlier".to_owned())
+            );
+            assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_what_a_living_one_writes_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        // No process has numbers as high as those; the one that is locked may be of another machine, or in a container.
+        let names = [
+            ".machine.99999998.tmp",
+            ".machine.99999999.tmp",
+            ".machine.x.tmp",
+        ];
+        let [dead, living, other] = names.map(|name| parent.path().join(name));
+        for folder in [&dead, &living, &other] {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("disk.img"), "x").unwrap();
+        }
+        let lock = File::open(&living).unwrap();
+        lock.lock().unwrap();
+        remove_left(&parent.path().join("machine"));
+        assert!(!dead.exists() && living.exists() && other.exists());
+    }
+
+    #[test]
+    fn a_place_that_takes_no_folder_is_told_before_the_work() {
+        let parent = tempfile::tempdir().unwrap();
+        assert!(check(&parent.path().join("machine")).is_ok());
+        assert!(check(&parent.path().join("none/machine")).is_err());
+        std::fs::write(parent.path().join("file"), "mine").unwrap();
+        assert!(check(&parent.path().join("file")).is_err());
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
     }
 
     #[test]
