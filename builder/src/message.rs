@@ -45,7 +45,7 @@ pub enum Message<'a> {
         path: String,
         /// What it is: `disk` and the like.
         format: &'a str,
-        /// Its length in bytes.
+        /// The length in bytes of the disk, which a file in another form than a raw one need not have.
         size: u64,
         /// The root hash, 64 hexadecimal digits.
         root_hash: &'a str,

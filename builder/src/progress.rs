@@ -5,7 +5,6 @@
 //! by messages on standard output. Steps may be begun, advanced and ended by any thread. It decides nothing and refuses
 //! nothing.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,12 +43,13 @@ enum Mode {
 }
 
 impl Progress {
-    /// Bars on a terminal, plain lines elsewhere.
+    /// Bars on a terminal, plain lines elsewhere, and on a terminal that cannot draw (`TERM=dumb`).
     pub fn stderr() -> Self {
-        Self::with_mode(if std::io::stderr().is_terminal() {
-            Mode::Bars(MultiProgress::new())
-        } else {
+        let bars = MultiProgress::new();
+        Self::with_mode(if bars.is_hidden() {
             Mode::Lines
+        } else {
+            Mode::Bars(bars)
         })
     }
 
