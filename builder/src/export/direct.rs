@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use lz4::block::decompress_to_buffer;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -24,6 +25,9 @@ const FILES: [&str; 5] = ["cmdline", "disk.img", "initrd", "vmlinux", "vmlinuz"]
 const ALIGNMENT: u64 = 1 << 20;
 /// Far more than a kernel has.
 const KERNEL_CAP: u64 = 512 << 20;
+/// How LZ4's legacy frames begin, and the most that a block of them has in it.
+const LZ4_LEGACY: &[u8] = &0x184c_2102_u32.to_le_bytes();
+const LZ4_BLOCK: usize = 8 << 20;
 
 /// What a loader needs.
 #[derive(Debug)]
@@ -190,14 +194,39 @@ fn unpack_kernel(image: &[u8]) -> Option<Vec<u8>> {
     let start = (sectors + 1) * 512 + u32::from_le_bytes(array_at(header, 0x248)) as usize;
     let len = u32::from_le_bytes(array_at(header, 0x24c)) as usize;
     let payload = image.get(start..start.checked_add(len)?)?;
-    let mut kernel = Vec::new();
     // Behind the packed kernel is its length, which is no concern of the unpacker's: what it says of that is passed over.
-    let _ = Compression::sniff(payload)
-        .reader(payload)
-        .take(KERNEL_CAP)
-        .read_to_end(&mut kernel);
+    let kernel = if let Some(blocks) = payload.strip_prefix(LZ4_LEGACY) {
+        unpack_lz4(blocks)
+    } else {
+        let mut kernel = Vec::new();
+        let _ = Compression::sniff(payload)
+            .reader(payload)
+            .take(KERNEL_CAP)
+            .read_to_end(&mut kernel);
+        kernel
+    };
     let len = u32::from_le_bytes(*payload.last_chunk::<4>()?) as usize;
     (kernel.starts_with(b"\x7fELF") && kernel.len() == len).then_some(kernel)
+}
+
+/// Linux's `unlz4.c` reads LZ4's legacy frames: blocks behind their lengths. What is no block ends them.
+fn unpack_lz4(mut blocks: &[u8]) -> Vec<u8> {
+    let mut kernel = Vec::new();
+    let mut plain = vec![0; LZ4_BLOCK];
+    while let Some((len, rest)) = blocks.split_first_chunk::<4>() {
+        let Some((block, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else {
+            break;
+        };
+        let Ok(count) = decompress_to_buffer(block, Some(LZ4_BLOCK as i32), &mut plain) else {
+            break;
+        };
+        kernel.extend_from_slice(&plain[..count]);
+        if kernel.len() as u64 > KERNEL_CAP {
+            break;
+        }
+        blocks = rest;
+    }
+    kernel
 }
 
 #[cfg(test)]
@@ -314,6 +343,29 @@ mod tests {
         std::fs::write(parent.path().join("file"), "mine").unwrap();
         assert!(check(&parent.path().join("file")).is_err());
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    /// Debian's cloud kernels are packed like that.
+    #[test]
+    fn a_kernel_that_lz4_packed_is_unpacked() {
+        let mut kernel = b"\x7fELF".to_vec();
+        kernel.extend((0..10_000_000_u32).map(|n| (n >> 9) as u8));
+        let mut payload = LZ4_LEGACY.to_vec();
+        for plain in kernel.chunks(LZ4_BLOCK) {
+            let block = lz4::block::compress(plain, None, false).unwrap();
+            payload.extend((block.len() as u32).to_le_bytes());
+            payload.extend(block);
+        }
+        payload.extend((kernel.len() as u32).to_le_bytes());
+        let mut image = vec![0; 0x400];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        assert!(unpack_kernel(&image) == Some(kernel));
+        image.truncate(image.len() - 5);
+        assert_eq!(unpack_kernel(&image), None);
     }
 
     #[test]
