@@ -247,6 +247,18 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Document, LockError> {
             return Err(damaged(line_of(text, at), reason));
         }
     }
+    let debian = document.debian.iter().map(Entry::key);
+    let others = document.image.iter().map(Entry::key);
+    let others = others.chain(document.file.iter().map(Entry::key));
+    let mut seen = std::collections::BTreeSet::new();
+    for key in debian.chain(others) {
+        let what = key.to_string();
+        if !seen.insert(key) {
+            // As a merge of two branches may leave it; which of the two is meant is not for a build to guess.
+            let at = text.rfind(&format!("\"{what}\"")).unwrap_or(0);
+            return Err(damaged(line_of(text, at), format!("it pins {what} twice")));
+        }
+    }
     for digest in document.digests() {
         if crate::source::sha256_hex(digest).is_none() {
             let at = text.find(&format!("\"{digest}\"")).unwrap_or(0);

@@ -164,7 +164,8 @@ impl Lock {
         &self.changes
     }
 
-    /// Writes the file, if it says anything new. Entries that another build added meanwhile are kept.
+    /// Writes the file, if it says anything new. What another build pinned meanwhile is kept; where both pinned the
+    /// same thing anew, the last counts.
     ///
     /// # Errors
     /// [`LockError`].
@@ -172,10 +173,12 @@ impl Lock {
         if self.changes.is_empty() {
             return Ok(());
         }
+        // Held from reading to writing, or what another build pins in between would be lost.
+        let _held = self.hold();
         let other = Self::open(&self.path, Pins::Keep)?.document;
-        merge(&mut self.document.debian, other.debian);
-        merge(&mut self.document.image, other.image);
-        merge(&mut self.document.file, other.file);
+        merge(&mut self.document.debian, other.debian, &self.fresh);
+        merge(&mut self.document.image, other.image, &self.fresh);
+        merge(&mut self.document.file, other.file, &self.fresh);
         let text = render(&self.document);
         self.write(&text).map_err(|source| LockError::File {
             operation: "write",
@@ -186,11 +189,23 @@ impl Lock {
         Ok(())
     }
 
-    fn write(&self, text: &str) -> std::io::Result<()> {
-        let parent = match self.path.parent() {
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
-        };
+        }
+    }
+
+    /// Waits until no other build writes a lock here. The folder is what is locked: the file itself is replaced. A file
+    /// system without locks has none.
+    fn hold(&self) -> Option<fs::File> {
+        let folder = fs::File::open(self.folder()).ok()?;
+        folder.lock().ok()?;
+        Some(folder)
+    }
+
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        let parent = self.folder();
         let mut file = tempfile::Builder::new()
             .prefix(".coracle.lock-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -217,10 +232,14 @@ fn set<E: Entry>(entries: &mut Vec<E>, entry: E, fresh: &mut BTreeSet<Key>) -> O
     change
 }
 
-fn merge<E: Entry>(entries: &mut Vec<E>, other: Vec<E>) {
+/// Takes over what the file has by now, but for what was pinned anew here.
+fn merge<E: Entry>(entries: &mut Vec<E>, other: Vec<E>, fresh: &BTreeSet<Key>) {
     for entry in other {
-        if !entries.iter().any(|own| own.key() == entry.key()) {
-            entries.push(entry);
+        let key = entry.key();
+        match entries.iter().position(|own| own.key() == key) {
+            None => entries.push(entry),
+            Some(_) if fresh.contains(&key) => {}
+            Some(at) => entries[at] = entry,
         }
     }
     entries.sort_by_key(Entry::key);

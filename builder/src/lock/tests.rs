@@ -242,3 +242,60 @@ fn digests_that_are_none_are_refused_with_their_line() {
         .to_string();
     assert!(error.contains("coracle.lock:4:"), "{error}");
 }
+
+#[test]
+fn what_an_update_moved_meanwhile_is_not_moved_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(LOCK_FILE);
+    let file = |path: &str, digit: &str| PinnedFile {
+        path: path.into(),
+        digest: format!("sha256:{}", digit.repeat(64)),
+    };
+    let mut lock = Lock::open(&path, Pins::Keep).unwrap();
+    lock.set_file(file("a", "1"));
+    lock.save().unwrap();
+    let mut build = Lock::open(&path, Pins::Keep).unwrap();
+    let mut update = Lock::open(&path, Pins::Move).unwrap();
+    update.set_file(file("a", "2"));
+    update.save().unwrap();
+    build.set_file(file("b", "3"));
+    build.save().unwrap();
+    let lock = Lock::open(&path, Pins::Keep).unwrap();
+    assert_eq!(lock.files(), [file("a", "2"), file("b", "3")]);
+}
+
+#[test]
+fn builds_that_pin_at_once_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(LOCK_FILE);
+    std::thread::scope(|scope| {
+        for name in 0..16 {
+            let path = &path;
+            scope.spawn(move || {
+                let mut lock = Lock::open(path, Pins::Keep).unwrap();
+                lock.set_file(PinnedFile {
+                    path: format!("file{name}"),
+                    digest: format!("sha256:{}", "1".repeat(64)),
+                });
+                lock.save().unwrap();
+            });
+        }
+    });
+    assert_eq!(Lock::open(&path, Pins::Keep).unwrap().files().len(), 16);
+}
+
+#[test]
+fn a_thing_that_is_pinned_twice_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(LOCK_FILE);
+    let entry = |digit: &str| {
+        let digest = digit.repeat(64);
+        format!("[[file]]\npath = \"a\"\ndigest = \"sha256:{digest}\"\n")
+    };
+    fs::write(&path, format!("version = 2\n{}{}", entry("1"), entry("2"))).unwrap();
+    let error = Lock::open(&path, Pins::Keep).unwrap_err().to_string();
+    assert!(
+        error.contains("it pins a twice") && error.contains(":6:"),
+        "{error}"
+    );
+}
