@@ -137,6 +137,16 @@ fn parse(whole: &str) -> Result<Reference, (String, String)> {
         let hint = format!("write {} in small letters", registry.to_ascii_lowercase());
         return Err(("is no image reference".to_owned(), hint));
     }
+    let other = match registry {
+        "index.docker.io" | "registry-1.docker.io" => Some("docker.io"),
+        // Without a port this computer itself is asked at port 80.
+        _ if is_loopback(registry) => None,
+        _ => registry.strip_suffix(":443").filter(|host| is_host(host)),
+    };
+    if let Some(other) = other {
+        let hint = format!("write \"{other}{}\"", &whole[registry.len()..]);
+        return Err((format!("has another name for {other}"), hint));
+    }
     if registry == "docker.io" && !repository.contains('/') {
         let hint = format!("write \"docker.io/library/{}", &whole["docker.io/".len()..]);
         return Err(("is a name for short".to_owned(), format!("{hint}\"")));
@@ -171,7 +181,8 @@ fn is_host(text: &str) -> bool {
 }
 
 fn is_port(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port != 0)
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    plain && text.parse::<u16>().is_ok()
 }
 
 /// Letters and digits with single separators between them: `.`, `_`, `__` or any number of `-`.
@@ -276,6 +287,13 @@ mod tests {
             ("docker://docker.io/redis", "leave `docker://` out"),
             ("a.org/Team/App", "a.org/team/app"),
             ("A.org/b", "write a.org in small letters"),
+            (
+                "index.docker.io/library/redis:7",
+                "write \"docker.io/library/redis:7\"",
+            ),
+            ("registry-1.docker.io/a/b", "write \"docker.io/a/b\""),
+            ("a.org:443/b:1", "write \"a.org/b:1\""),
+            ("a.org:0443/b", "docker.io"),
             ("docker.io/redis:7", "write \"docker.io/library/redis:7\""),
             ("a.org/b:", "1 to 128"),
             ("a.org/b:.t", "1 to 128"),
