@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -158,12 +159,15 @@ fn ask(command: &SignCommand, what: &str, digest: &[u8; 32]) -> Result<Vec<u8>, 
         let _ = stdin.write_all(digest);
     }
     let output = child.stdout.take();
-    let reader = thread::spawn(move || {
+    let (give, written) = mpsc::channel();
+    thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = output.map(|output| output.take(OUTPUT_CAP).read_to_end(&mut bytes));
-        read.transpose().map(|_| bytes)
+        // Nobody listens any more once the time is over.
+        let _ = give.send(read.transpose().map(|_| bytes));
     });
-    let status = match wait(&mut child, command.time_limit) {
+    let deadline = Instant::now() + command.time_limit;
+    let status = match wait(&mut child, deadline) {
         Ok(Some(status)) => status,
         Ok(None) => {
             let _ = child.kill();
@@ -178,14 +182,17 @@ fn ask(command: &SignCommand, what: &str, digest: &[u8; 32]) -> Result<Vec<u8>, 
     if !status.success() {
         return Err(fail(format!("failed: {status}")));
     }
-    match reader.join() {
+    // An agent that it started may hold its output open for ever.
+    match written.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         Ok(Ok(bytes)) => Ok(bytes),
-        _ => Err(fail("closed its output too early".to_owned())),
+        Ok(Err(error)) => Err(fail(format!("gave no output: {error}"))),
+        Err(_) => Err(fail(
+            "ended, but something that it started holds its output open".to_owned(),
+        )),
     }
 }
 
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<std::process::ExitStatus>> {
-    let deadline = Instant::now() + limit;
+fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<Option<std::process::ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));

@@ -163,8 +163,14 @@ fn a_command_that_fails_hangs_or_lies_signs_nothing() {
     if let Signer::Command(command) = &mut slow.signer {
         command.time_limit = Duration::from_millis(50);
     }
-    let error = slow.sign("uki", image).unwrap_err().to_string();
+    let error = slow.sign("uki", image.clone()).unwrap_err().to_string();
     assert!(error.contains("took longer"), "{error}");
+    let mut agent = command(&["sh", "-c", "sleep 20 & exit 0"]);
+    if let Signer::Command(command) = &mut agent.signer {
+        command.time_limit = Duration::from_secs(4);
+    }
+    let error = agent.sign("uki", image).unwrap_err().to_string();
+    assert!(error.contains("holds its output open"), "{error}");
 }
 
 #[test]
