@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 
 use config::Diagnostic;
-use config::manifest::Text;
+use config::manifest::{Spanned, Text};
 use config::registry::Reference;
 use config::spec::{Source, Workload};
+use config::trust::Ruling;
 
 use super::Sources;
 use crate::failure::Failure;
@@ -35,7 +36,7 @@ impl Sources<'_> {
     /// Pins what a workload is made of, without reading it.
     pub(super) fn pin_workload(&self, workload: &Workload, lock: &mut Lock) -> Result<(), Failure> {
         match &workload.source {
-            Source::Image(text) => self.pin_local_image(text, &workload.name, lock),
+            Source::Image(text) => self.pin_local_image(text, &workload.name, lock).map(drop),
             Source::Registry(reference) => {
                 let placed = (reference.get_ref().clone(), reference.span());
                 self.pin_image(&placed, lock).map(drop)
@@ -76,18 +77,64 @@ impl Sources<'_> {
         Ok(pinned)
     }
 
-    /// An image in a file or a layout. A folder (`dir:`) is source, which changes all day, and is not pinned.
+    /// Refuses a pin that does not hang together. A lock is a text that anybody may have edited, and a signature of the
+    /// index says nothing of a manifest that is not in it.
+    pub(super) fn check_pin(
+        &self,
+        reference: &Spanned<Reference>,
+        pinned: &PinnedImage,
+    ) -> Result<(), Failure> {
+        let name = &pinned.reference;
+        let wrong = |what: String| {
+            let message = format!("image {name}: {what}");
+            let hint = "restore coracle.lock, or let `coracle update` pin anew what the image's name means";
+            let diagnostic = Diagnostic::at(reference.span(), message).hint(hint);
+            self.file.failed_at(diagnostic)
+        };
+        let manifest = &pinned.manifest;
+        let root = pinned.index.as_ref().unwrap_or(manifest);
+        let named = reference.get_ref().digest.as_ref();
+        if named.is_some_and(|digest| digest != root) {
+            return Err(wrong(format!(
+                "coracle.lock pins {root}, which is not what its name has"
+            )));
+        }
+        let Some(index) = &pinned.index else {
+            return Ok(());
+        };
+        let found = match self.registries.manifest_of(reference.get_ref(), index) {
+            Ok(found) => found,
+            // Nothing is said of the index: the manifest is what counts, and a registry may have dropped the other.
+            Err(RegistryError::Offline { .. } | RegistryError::NotFound { .. })
+                if named.is_none()
+                    && !matches!(self.file.spec.trust.ruling(name), Ruling::Signed(_)) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(self.at_registry(reference.span(), name, error)),
+        };
+        if found == *manifest {
+            return Ok(());
+        }
+        Err(wrong(format!(
+            "coracle.lock pins the manifest {manifest}, but the pinned index {index} has {found} for {PLATFORM}"
+        )))
+    }
+
+    /// An image in a file or a layout, and its digest. A folder (`dir:`) is source, which changes all day, and is not
+    /// pinned.
     pub(super) fn pin_local_image(
         &self,
         text: &Text,
         workload: &str,
         lock: &mut Lock,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<String>, Failure> {
         let digest = identify(text.get_ref(), self.file.folder());
-        match digest.map_err(|error| self.at(text, error))? {
-            Some(digest) => self.pin_digest(text, digest, Some(workload), lock),
-            None => Ok(()),
+        let digest = digest.map_err(|error| self.at(text, error))?;
+        if let Some(digest) = &digest {
+            self.pin_digest(text, digest.clone(), Some(workload), lock)?;
         }
+        Ok(digest)
     }
 
     /// A file of the machine itself: its kernel, its boot loader.

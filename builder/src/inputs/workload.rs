@@ -19,7 +19,7 @@ use crate::source::origin::Origin;
 use crate::source::registry::RegistryError;
 use crate::source::trust::Signer;
 use crate::source::user::{User, resolve_user};
-use crate::source::{debian, load, trust};
+use crate::source::{debian, load_checked, trust};
 
 impl Sources<'_> {
     pub(super) fn workload(
@@ -30,21 +30,8 @@ impl Sources<'_> {
     ) -> Result<WorkloadInput, Failure> {
         let (mut image, origin) = match &workload.source {
             Source::Image(reference) => {
-                self.pin_local_image(reference, &workload.name, lock)?;
-                let signers = self.check_trust(spec, reference)?;
-                let image = load(
-                    reference.get_ref(),
-                    self.file.folder(),
-                    self.cache,
-                    self.progress,
-                )
-                .map_err(|error| self.at(reference, error))?;
-                let origin = Origin::Image {
-                    reference: reference.get_ref().clone(),
-                    digest: image.digest.clone(),
-                    signers,
-                };
-                (image, origin)
+                let pinned = self.pin_local_image(reference, &workload.name, lock)?;
+                self.local_image(spec, reference, pinned.as_deref())?
             }
             Source::Registry(reference) => self.registry_image(reference, lock)?,
             Source::Debian(packages) => {
@@ -71,18 +58,37 @@ impl Sources<'_> {
         })
     }
 
-    /// Refuses an image's files that are not signed as the file asks, and tells who signed the others.
-    fn check_trust(&self, spec: &Spec, reference: &Text) -> Result<Vec<Signer>, Failure> {
-        let signers = trust::check_local(&spec.trust, reference.get_ref(), self.file.folder());
-        let signers = signers.map_err(|error| {
+    /// An image in files, signed as the file asks. What is read is what was checked and pinned, whatever becomes of the
+    /// files meanwhile.
+    fn local_image(
+        &self,
+        spec: &Spec,
+        reference: &Text,
+        pinned: Option<&str>,
+    ) -> Result<(Image, Origin), Failure> {
+        let (name, base) = (reference.get_ref(), self.file.folder());
+        let checked = trust::check_local(&spec.trust, name, base).map_err(|error| {
             let diagnostic = Diagnostic::at(reference.span(), error.reason).hint(error.hint);
             self.file.failed_at(diagnostic)
         })?;
-        for signer in &signers {
-            self.progress
-                .note(format!("image {}: {signer}", reference.get_ref()));
+        for signer in &checked.signers {
+            self.progress.note(format!("image {name}: {signer}"));
         }
-        Ok(signers)
+        let (image, identity) = load_checked(name, base, &checked, self.cache, self.progress)
+            .map_err(|error| self.at(reference, error))?;
+        if identity.as_deref() != pinned {
+            let message = format!("image {name:?}: it changed while it was read");
+            let diagnostic = Diagnostic::at(reference.span(), message);
+            let hint = "build again once nothing writes to it";
+            return Err(self.file.failed_at(diagnostic.hint(hint)));
+        }
+        let origin = Origin::Image {
+            reference: name.clone(),
+            // As it is pinned, so that the record can be held against a lock.
+            digest: identity.unwrap_or_else(|| image.digest.clone()),
+            signers: checked.signers,
+        };
+        Ok((image, origin))
     }
 
     /// The image that the lock pins, or that the registry has now.
@@ -93,6 +99,7 @@ impl Sources<'_> {
     ) -> Result<(Image, Origin), Failure> {
         let placed = (reference.get_ref().clone(), reference.span());
         let pinned = self.pin_image(&placed, lock)?;
+        self.check_pin(reference, &pinned)?;
         let signers = self.check_signatures(reference, &pinned)?;
         let image = self
             .registries

@@ -31,7 +31,7 @@ pub fn load(
     progress: &Progress,
 ) -> Result<Image, OciError> {
     if is_layout(store) {
-        return super::oci::load(store, tag, cache, progress);
+        return super::oci::load(store, tag, None, cache, progress);
     }
     let document = |name: &str, reason: String| document(store, name, reason);
     let (entry, config, found) = open(store, tag)?;

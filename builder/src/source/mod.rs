@@ -28,12 +28,14 @@ pub mod trust;
 pub mod user;
 
 use std::fs::File;
+use std::io::Seek as _;
 use std::path::{Path, PathBuf};
 
-use self::cache::Cache;
+use self::cache::{Cache, CacheKind};
 use self::image::Image;
 pub(crate) use self::oci::sha256_hex;
 use self::store::{Store, StoreError};
+use self::trust::Checked;
 use crate::progress::Progress;
 
 /// Why a reference yields no image.
@@ -95,6 +97,22 @@ pub fn load(
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Image, SourceError> {
+    let nothing = Checked::default();
+    Ok(load_checked(reference, base, &nothing, cache, progress)?.0)
+}
+
+/// The same for an image whose signatures were checked: it is read from the bytes that they were found to hold for, and
+/// from no others. With its digest, as [`identify`] has it.
+///
+/// # Errors
+/// [`SourceError`].
+pub fn load_checked(
+    reference: &str,
+    base: &Path,
+    checked: &Checked,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<(Image, Option<String>), SourceError> {
     let bad = |reason: String| SourceError::Reference {
         reference: reference.to_owned(),
         reason,
@@ -120,30 +138,52 @@ pub fn load(
             if !path.exists() {
                 return Err(missing(path));
             }
-            dir::load(&path, progress).map_err(|source| SourceError::Dir {
+            let image = dir::load(&path, progress).map_err(|source| SourceError::Dir {
                 reference: reference.to_owned(),
                 source,
-            })
+            })?;
+            Ok((image, None))
         }
         "aci" => {
-            let files = split_files(base, rest);
-            if let Some(path) = files.iter().find(|path| !path.exists()) {
+            let files = match &checked.files[..] {
+                [] => {
+                    let files = split_files(base, rest).into_iter();
+                    files.map(|(_, path)| (path, None)).collect()
+                }
+                files => files.to_vec(),
+            };
+            if let Some((path, _)) = files.iter().find(|(path, _)| !path.exists()) {
                 return Err(missing(path.clone()));
             }
-            aci::load(&files, cache, progress).map_err(|source| SourceError::Aci {
-                reference: reference.to_owned(),
-                source: Box::new(source),
-            })
+            let (image, digests) =
+                aci::load(&files, cache, progress).map_err(|source| SourceError::Aci {
+                    reference: reference.to_owned(),
+                    source: Box::new(source),
+                })?;
+            Ok((image, Some(of_files(&digests))))
         }
         "oci" | "oci-archive" | "docker-archive" => {
             let (path, tag) = split_tag(base, rest).map_err(missing)?;
             let tag = tag.as_deref();
-            match transport {
-                "oci" => oci::load(&Store::directory(&path), tag, cache, progress),
-                "oci-archive" => oci::load(&store(Store::archive(&path))?, tag, cache, progress),
-                _ => docker_archive::load(&store(Store::archive(&path))?, tag, cache, progress),
+            let archive = || match &checked.files[..] {
+                [] => store(Store::archive(&path)),
+                [(file, Some(sha256))] if *file == path => {
+                    let copy = copied(&path, sha256, cache).map_err(oci)?;
+                    store(Store::archive_copy(&path, &copy))
+                }
+                _ => Err(oci(changed(&path))),
+            };
+            let image = match transport {
+                "oci" => {
+                    let entry = checked.entry.as_deref();
+                    oci::load(&Store::directory(&path), tag, entry, cache, progress)
+                }
+                "oci-archive" => oci::load(&archive()?, tag, None, cache, progress),
+                _ => docker_archive::load(&archive()?, tag, cache, progress),
             }
-            .map_err(oci)
+            .map_err(oci)?;
+            let digest = image.digest.clone();
+            Ok((image, Some(digest)))
         }
         other => Err(bad(format!(
             "{other:?} is none of oci, oci-archive, docker-archive, aci, dir"
@@ -185,19 +225,54 @@ pub fn identify(reference: &str, base: &Path) -> Result<Option<String>, SourceEr
             digest.map_err(oci).map(Some)
         }
         "aci" => {
-            let mut digests = String::new();
-            for path in split_files(base, rest) {
+            let mut digests = Vec::new();
+            for (_, path) in split_files(base, rest) {
                 let read = File::open(&path).and_then(blob::digest);
                 let failed = error::FileError::of("read", &path);
-                digests.push_str(&read.map_err(|error| oci(failed(error).into()))?.0);
+                digests.push(read.map_err(|error| oci(failed(error).into()))?.0);
             }
-            if digests.len() > 64 {
-                let all = blob::digest(digests.as_bytes());
-                digests = all.expect("memory is read without error").0;
-            }
-            Ok(Some(format!("sha256:{digests}")))
+            Ok(Some(of_files(&digests)))
         }
         _ => Ok(None),
+    }
+}
+
+/// The digest that stands for files with these, hex: of one its own.
+fn of_files(digests: &[String]) -> String {
+    let all = digests.concat();
+    match digests {
+        [_] => format!("sha256:{all}"),
+        _ => {
+            let (all, _) = blob::digest(all.as_bytes()).expect("memory is read without error");
+            format!("sha256:{all}")
+        }
+    }
+}
+
+/// A copy of a file in the cache, of which nothing but this digest is known to be signed.
+fn copied(path: &Path, sha256: &str, cache: &Cache) -> Result<PathBuf, oci::OciError> {
+    if let Some(copy) = cache.get(CacheKind::Blob, sha256) {
+        return Ok(copy);
+    }
+    cache.put(CacheKind::Blob, sha256, |copy| {
+        let read = error::FileError::of("read", path);
+        let mut file = File::open(path).map_err(read)?;
+        let copying = error::FileError::of("copy", path);
+        std::io::copy(&mut file, copy).map_err(copying)?;
+        let (found, _) = copy
+            .rewind()
+            .and_then(|()| blob::digest(copy))
+            .map_err(error::FileError::of("copy", path))?;
+        match found == sha256 {
+            true => Ok(()),
+            false => Err(changed(path)),
+        }
+    })
+}
+
+fn changed(path: &Path) -> oci::OciError {
+    oci::OciError::Changed {
+        origin: path.to_owned(),
     }
 }
 
@@ -207,22 +282,24 @@ pub fn referenced_path(reference: &str, base: &Path) -> PathBuf {
         Some(("dir", path)) => base.join(path),
         Some(("aci", rest)) => {
             let mut files = split_files(base, rest);
-            let missing = files.iter().position(|path| !path.exists()).unwrap_or(0);
-            files.swap_remove(missing)
+            let missing = files.iter().position(|(_, path)| !path.exists());
+            files.swap_remove(missing.unwrap_or(0)).1
         }
         Some((_, rest)) => split_tag(base, rest).map_or_else(|missing| missing, |(path, _)| path),
         None => base.join(reference),
     }
 }
 
-/// An App Container image's file and those of its dependencies; a path that exists may have commas itself. There is
-/// always one at least.
-fn split_files(base: &Path, rest: &str) -> Vec<PathBuf> {
+/// An App Container image's file and those of its dependencies, as written and as paths; a path that exists may have
+/// commas itself. There is always one at least.
+fn split_files<'a>(base: &Path, rest: &'a str) -> Vec<(&'a str, PathBuf)> {
     let whole = base.join(rest);
     if whole.exists() {
-        return vec![whole];
+        return vec![(rest, whole)];
     }
-    rest.split(',').map(|file| base.join(file)).collect()
+    rest.split(',')
+        .map(|file| (file, base.join(file)))
+        .collect()
 }
 
 /// Both a path and a tag may have colons: the shortest part that exists is the path.

@@ -57,6 +57,12 @@ pub enum OciError {
         /// What it is.
         found: String,
     },
+    /// What was checked is not what is there now.
+    #[error("{}: it is not what its signature was found to hold for: it changed meanwhile", origin.display())]
+    Changed {
+        /// The image's directory or archive.
+        origin: PathBuf,
+    },
     /// A blob has another size.
     #[error("{}: {what} has {found} bytes, not {expected}", origin.display())]
     Size {
@@ -174,17 +180,19 @@ struct RunConfig {
     stop_signal: Option<String>,
 }
 
-/// Reads the image of a layout; without a tag the only one.
+/// Reads the image of a layout; without a tag the only one. With an `entry` the layout's index must have it by this
+/// digest.
 ///
 /// # Errors
 /// [`OciError`].
 pub fn load(
     store: &Store,
     tag: Option<&str>,
+    entry: Option<&str>,
     cache: &Cache,
     progress: &Progress,
 ) -> Result<Image, OciError> {
-    let chosen = find(store, tag)?;
+    let chosen = find(store, tag, entry)?;
     let manifest = parts(store, &chosen.digest, &Source { store }.blob(&chosen)?)?;
     assemble(store, &chosen.digest, &manifest, cache, progress)
 }
@@ -194,14 +202,19 @@ pub fn load(
 /// # Errors
 /// [`OciError`].
 pub fn identify(store: &Store, tag: Option<&str>) -> Result<String, OciError> {
-    Ok(find(store, tag)?.digest)
+    Ok(find(store, tag, None)?.digest)
 }
 
-fn find(store: &Store, tag: Option<&str>) -> Result<Descriptor, OciError> {
+fn find(store: &Store, tag: Option<&str>, entry: Option<&str>) -> Result<Descriptor, OciError> {
     let source = Source { store };
     source.check_layout()?;
     let index: Index = source.json("index.json", &store.read("index.json", JSON_CAP)?)?;
     let chosen = source.choose(index.manifests, tag)?;
+    if entry.is_some_and(|entry| chosen.iter().any(|found| found.digest != entry)) {
+        return Err(OciError::Changed {
+            origin: store.origin().to_owned(),
+        });
+    }
     source.resolve_index(chosen)
 }
 

@@ -91,7 +91,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`], if it is no tar or broken.
     pub fn archive(path: &Path) -> Result<Self, StoreError> {
-        let mut reader = Archive::open(path)?;
+        Self::archive_copy(path, path)
+    }
+
+    /// A plain tar that is read from a copy of it; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// [`StoreError`], if it is no tar or broken.
+    pub fn archive_copy(path: &Path, copy: &Path) -> Result<Self, StoreError> {
+        let mut reader = Archive::open(copy)?;
         let mut places = BTreeMap::new();
         while let Some(entry) = reader.next_entry()? {
             let name = entry.name();
@@ -112,7 +120,7 @@ impl Store {
                 places.insert(name, place);
             }
         }
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+        let file = File::open(copy).map_err(FileError::of("open", copy))?;
         Ok(Self {
             origin: path.to_owned(),
             archive: Some((file, places)),

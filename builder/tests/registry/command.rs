@@ -201,6 +201,24 @@ fn a_build_keeps_its_pins_and_says_what_changed_or_is_not_signed() {
         &["build", "--locked", "--offline", "os.toml", "-o", "a.img"],
     );
 
+    let lock = fs::read_to_string(folder.join("coracle.lock")).unwrap();
+    let manifest = served.lock().unwrap().manifest.clone();
+    fs::write(
+        folder.join("coracle.lock"),
+        lock.replace(&manifest, &format!("sha256:{}", "0".repeat(64))),
+    )
+    .unwrap();
+    let refusal = bad(
+        folder,
+        &["build", "--locked", "--offline", "os.toml", "-o", "a.img"],
+    );
+    assert!(
+        refusal.contains("coracle.lock pins the manifest sha256:0000")
+            && refusal.contains(&format!("the pinned index {index} has {manifest}")),
+        "{refusal}"
+    );
+    fs::write(folder.join("coracle.lock"), lock).unwrap();
+
     run(folder, "sed -i s,team/app:1,team/app:2, os.toml");
     let refusal = bad(folder, &["build", "--locked", "os.toml", "-o", "a.img"]);
     assert!(

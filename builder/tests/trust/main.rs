@@ -47,7 +47,11 @@ impl Place {
     fn check(&self, policies: &str, reference: &str) -> Result<String, String> {
         let spec = config::parse(&format!("name = \"m\"\n{policies}")).unwrap();
         match check_local(&spec.trust, reference, self.path()) {
-            Ok(signers) => Ok(signers.iter().map(|signer| format!("{signer};")).collect()),
+            Ok(checked) => Ok(checked
+                .signers
+                .iter()
+                .map(|signer| format!("{signer};"))
+                .collect()),
             Err(error) => Err(format!("{error} [{}]", error.hint)),
         }
     }

@@ -1,6 +1,12 @@
 //! Detached signatures that gpg makes.
 
 use std::fs;
+use std::path::Path;
+
+use builder::progress::Progress;
+use builder::source::cache::Cache;
+use builder::source::load_checked;
+use builder::source::trust::{Checked, check_local};
 
 use super::Place;
 
@@ -281,4 +287,73 @@ fn a_certificate_that_signs_itself_weakly_does_not_count() {
     ]);
     old.export().sign(&["--digest-algo", "SHA256"]);
     assert_refused(&place, "old.asc", "not signed by itself, or weakly so");
+}
+
+fn checked(place: &Place, reference: &str) -> Checked {
+    let text = format!("name = \"m\"\n{}", policy("red.asc"));
+    let spec = config::parse(&text).unwrap();
+    check_local(&spec.trust, reference, place.path()).unwrap()
+}
+
+/// Reads an image that was checked, with a cache of this name; its digest, or why not.
+fn read(
+    place: &Place,
+    reference: &str,
+    checked: &Checked,
+    cache: &str,
+) -> Result<Option<String>, String> {
+    let cache = Cache::open(Some(&place.path().join(cache))).unwrap();
+    let base: &Path = place.path();
+    match load_checked(reference, base, checked, &cache, &Progress::silent()) {
+        Ok((_, digest)) => Ok(digest),
+        Err(error) => Err(format!("{:#}", anyhow::Error::new(error))),
+    }
+}
+
+#[test]
+fn what_is_read_is_what_was_verified_whatever_becomes_of_the_file() {
+    let place = Place::new();
+    let home = Home::new(&place, "red");
+    home.key("ed25519", "never");
+    let make = |archive: &str, command: &str| {
+        let script = format!(
+            "rm -rf layout && umoci init --layout layout && umoci new --image layout:1 && \
+             umoci config --image layout:1 --config.cmd {command} && tar -C layout -cf {archive} ."
+        );
+        place.run("sh", &["-c", &script]);
+    };
+    make("app.tar", "/good");
+    make("evil.tar", "/evil");
+    home.gpg(&["--output", "app.tar.sig", "--detach-sign", "app.tar"]);
+    let archive = "oci-archive:app.tar";
+    let good = checked(&place, archive);
+    let digest = read(&place, archive, &good, "cache").unwrap();
+    place.write("app.tar", place.read("evil.tar"));
+    assert_eq!(read(&place, archive, &good, "cache").unwrap(), digest);
+    let refusal = read(&place, archive, &good, "empty").unwrap_err();
+    assert!(refusal.contains("it changed meanwhile"), "{refusal}");
+    assert_ne!(
+        read(&place, archive, &Checked::default(), "cache").unwrap(),
+        digest
+    );
+
+    place.write("app.aci", "an image");
+    home.sign(&[]);
+    let good = checked(&place, "aci:app.aci");
+    place.write("app.aci", "another image");
+    let refusal = read(&place, "aci:app.aci", &good, "cache").unwrap_err();
+    assert!(refusal.contains("it changed meanwhile"), "{refusal}");
+}
+
+#[test]
+fn a_policy_for_a_folder_counts_from_wherever_the_build_is_started() {
+    let place = Place::new();
+    let home = Home::new(&place, "red");
+    home.key("ed25519", "never");
+    place.write("app.aci", "an image");
+    let here = place.path().display().to_string();
+    let policies = policy("red.asc").replace("aci:*", &format!("aci:{here}/*"));
+    let refusal = place.check(&policies, &format!("aci:{here}/app.aci"));
+    let refusal = refusal.unwrap_err();
+    assert!(refusal.contains("it is not signed"), "{refusal}");
 }

@@ -79,14 +79,19 @@ fn refuse(file: &Path, reason: impl Into<String>) -> AciError {
     }
 }
 
-/// Reads the first file's image; the others are what it, or one of them, depends on.
+/// Reads the first file's image; the others are what it, or one of them, depends on. Beside a file stands the SHA-256
+/// that it must have, hex, if that is known. With the image come those that the files have.
 ///
 /// # Errors
 /// [`AciError`], with the file's name.
-pub fn load(files: &[PathBuf], cache: &Cache, progress: &Progress) -> Result<Image, AciError> {
+pub fn load(
+    files: &[(PathBuf, Option<String>)],
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<(Image, Vec<String>), AciError> {
     let opened = files
         .iter()
-        .map(|file| open(file, cache, progress))
+        .map(|(file, known)| open(file, known.as_deref(), cache, progress))
         .collect::<Result<Vec<_>, _>>()?;
     let graph = dependencies(&opened)?;
     let mut own = Vec::new();
@@ -114,7 +119,8 @@ pub fn load(files: &[PathBuf], cache: &Cache, progress: &Progress) -> Result<Ima
     };
     let mut image = Image::assemble(layers, config, format!("sha256:{digest}"));
     image.config.user = user(top, &image)?;
-    Ok(image)
+    let keys = opened.into_iter().map(|image| image.key).collect();
+    Ok((image, keys))
 }
 
 /// `USER:GROUP`; the path of a file stands for its owner.
@@ -140,9 +146,18 @@ fn user(top: &Opened, image: &Image) -> Result<Option<String>, AciError> {
 }
 
 /// Brings the uncompressed archive into the cache and reads the manifest.
-fn open(file: &Path, cache: &Cache, progress: &Progress) -> Result<Opened, AciError> {
+fn open(
+    file: &Path,
+    known: Option<&str>,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<Opened, AciError> {
     let read = |error| AciError::from(FileError::of("read", file)(error));
     let (key, size) = File::open(file).and_then(digest).map_err(read)?;
+    if known.is_some_and(|known| known != key) {
+        let reason = "it is not what its signature was found to hold for: it changed meanwhile";
+        return Err(refuse(file, reason));
+    }
     let plain = match cache.get(CacheKind::AppImage, &key) {
         Some(plain) => plain,
         None => cache.put(CacheKind::AppImage, &key, |output| {

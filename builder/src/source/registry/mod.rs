@@ -108,6 +108,27 @@ impl<'a> Registries<'a> {
             Some(digest) => (digest.clone(), self.document(&repository, digest, None)?),
             None => self.tagged(&repository, reference.wanted())?,
         };
+        self.follow(&repository, digest, document)
+    }
+
+    /// The manifest of our platform in an index, by digest; from the cache, if it is there.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn manifest_of(&self, reference: &Reference, index: &str) -> Result<String, RegistryError> {
+        let repository = self.repository(reference);
+        let document = self.document(&repository, index, None)?;
+        let resolved = self.follow(&repository, index.to_owned(), document)?;
+        Ok(resolved.manifest)
+    }
+
+    /// From an index to the manifest of our platform.
+    fn follow(
+        &self,
+        repository: &Repository<'_>,
+        digest: String,
+        document: Document,
+    ) -> Result<Resolved, RegistryError> {
         let mut index = None;
         let (mut at, mut document) = (digest.clone(), document);
         for _ in 0..manifest::INDEX_DEPTH {
@@ -122,7 +143,7 @@ impl<'a> Registries<'a> {
             };
             index = Some(digest.clone());
             let chosen = manifest::choose(descriptors)?;
-            document = self.document(&repository, &chosen.digest, Some(chosen.size))?;
+            document = self.document(repository, &chosen.digest, Some(chosen.size))?;
             at = chosen.digest;
         }
         Err(RegistryError::Document {

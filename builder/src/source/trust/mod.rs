@@ -9,17 +9,20 @@ pub mod cosign;
 mod layout;
 pub mod openpgp;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use config::trust::{Ruling, Trust, TrustPolicy, is_local, subject};
+use sha2::{Digest as _, Sha256};
 
 use self::cosign::{CosignKey, CosignSignature};
 use self::openpgp::Certificate;
 use super::error::FileError;
 use super::store::Store;
+use crate::identity::hex;
 
 /// Most bytes of a file of keys or signatures.
 const KEY_CAP: u64 = 1 << 20;
@@ -53,6 +56,17 @@ impl std::fmt::Display for Signer {
             self.kind, self.key, self.policy
         )
     }
+}
+
+/// What was found of an image in files, and what it must be read from for that to be true of it.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// Who signed it.
+    pub signers: Vec<Signer>,
+    /// Its files, each with the SHA-256 (hex) of the bytes whose signature holds; without one, none was asked for.
+    pub(super) files: Vec<(PathBuf, Option<String>)>,
+    /// Of a layout, the digest of the entry of its index that is signed.
+    pub(super) entry: Option<String>,
 }
 
 /// What a policy asks of an image, with its keys read.
@@ -89,34 +103,45 @@ pub fn requirement(
 }
 
 /// Checks the files that a local reference names as far as a policy asks for it: each file of an App Container image by
-/// the policy of its own. Tells who signed them.
+/// the policy of its own. Tells who signed them, and which bytes.
 ///
 /// # Errors
 /// [`TrustError`].
-pub fn check_local(trust: &Trust, reference: &str, base: &Path) -> Result<Vec<Signer>, TrustError> {
+pub fn check_local(trust: &Trust, reference: &str, base: &Path) -> Result<Checked, TrustError> {
     let (transport, rest) = reference.split_once(':').unwrap_or((reference, ""));
-    let mut signers = Vec::new();
+    let mut checked = Checked::default();
     if transport == "aci" {
-        for path in super::split_files(base, rest) {
+        for (name, path) in super::split_files(base, rest) {
             // As the file would be named by itself.
-            let name = path.strip_prefix(base).unwrap_or(&path).display();
             let reference = format!("aci:{name}");
+            let mut sha256 = None;
             if let Some(asked) = requirement(trust, &reference, base)? {
-                signers.push(asked.check_file(&reference, &path)?);
+                let (signer, signed) = asked.check_file(&reference, &path)?;
+                checked.signers.push(signer);
+                sha256 = Some(signed);
             }
+            checked.files.push((path, sha256));
         }
-        return Ok(signers);
+        return Ok(checked);
     }
     let Some(asked) = requirement(trust, reference, base)? else {
-        return Ok(signers);
+        return Ok(checked);
     };
     let located = super::split_tag(base, rest);
-    signers.push(match (transport, located) {
-        ("oci-archive" | "docker-archive", Ok((path, _))) => asked.check_file(reference, &path)?,
-        ("oci", Ok((path, tag))) => asked.check_layout(reference, &path, tag.as_deref())?,
+    match (transport, located) {
+        ("oci-archive" | "docker-archive", Ok((path, _))) => {
+            let (signer, signed) = asked.check_file(reference, &path)?;
+            checked.signers.push(signer);
+            checked.files.push((path, Some(signed)));
+        }
+        ("oci", Ok((path, tag))) => {
+            let (signer, entry) = asked.check_layout(reference, &path, tag.as_deref())?;
+            checked.signers.push(signer);
+            checked.entry = Some(entry);
+        }
         _ => return Err(asked.refuse(reference, "nothing can sign it where it lies")),
-    });
-    Ok(signers)
+    }
+    Ok(checked)
 }
 
 impl Requirement {
@@ -150,11 +175,12 @@ impl Requirement {
         })
     }
 
-    /// Checks the detached OpenPGP signatures beside a file.
+    /// Checks the detached OpenPGP signatures beside a file. With the signer comes the SHA-256 of what is signed, hex:
+    /// the file may be another one the next time.
     ///
     /// # Errors
     /// There is none that holds.
-    pub fn check_file(&self, reference: &str, path: &Path) -> Result<Signer, TrustError> {
+    fn check_file(&self, reference: &str, path: &Path) -> Result<(Signer, String), TrustError> {
         if self.openpgp.is_empty() {
             return Err(self.refuse(
                 reference,
@@ -178,13 +204,19 @@ impl Requirement {
             ));
         };
         let signatures = read_capped(&found).map_err(|e| self.refuse(reference, e.to_string()))?;
-        let open = || File::open(path);
+        // The last look is the one at which a signature held.
+        let hash = RefCell::new(Sha256::new());
+        let open = || {
+            hash.replace(Sha256::new());
+            File::open(path).map(|file| Hashed { file, hash: &hash })
+        };
         let key = openpgp::verify(&self.openpgp, &signatures, open, now())
             .map_err(|reason| self.refuse(reference, format!("{}: {reason}", found.display())))?;
-        Ok(self.signer("OpenPGP", key))
+        let signed = hex(&hash.into_inner().finalize());
+        Ok((self.signer("OpenPGP", key), signed))
     }
 
-    /// Checks the signatures in cosign's format that a layout holds.
+    /// Checks the signatures in cosign's format that a layout holds. With the signer comes the digest that is signed.
     ///
     /// # Errors
     /// There is none that holds.
@@ -193,7 +225,7 @@ impl Requirement {
         reference: &str,
         path: &Path,
         tag: Option<&str>,
-    ) -> Result<Signer, TrustError> {
+    ) -> Result<(Signer, String), TrustError> {
         if self.signed_as.is_none() && !self.cosign.is_empty() {
             return Err(self.refuse(
                 reference,
@@ -202,7 +234,10 @@ impl Requirement {
         }
         let (digest, signatures) = layout::signatures(&Store::directory(path), tag)
             .map_err(|reason| self.refuse(reference, reason))?;
-        self.check_cosign(reference, &[digest], &signatures)
+        let digests = [digest];
+        let signer = self.check_cosign(reference, &digests, &signatures)?;
+        let [digest] = digests;
+        Ok((signer, digest))
     }
 
     /// Checks signatures in cosign's format of an image that has been found by one of the digests (`sha256:…`): that of
@@ -251,6 +286,20 @@ impl Requirement {
             ),
             hint: format!("{how}; or change [trust.policy.{}]", self.policy),
         }
+    }
+}
+
+/// A file that is hashed as it is read.
+struct Hashed<'a> {
+    file: File,
+    hash: &'a RefCell<Sha256>,
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.file.read(buffer)?;
+        self.hash.borrow_mut().update(&buffer[..len]);
+        Ok(len)
     }
 }
 
