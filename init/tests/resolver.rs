@@ -112,6 +112,7 @@ impl Resolver {
                 "pool6": ["fd00::", 64],
                 "firewall": "",
                 "modules": [],
+                "spare_modules": [],
                 "resolver": true,
                 "endpoints": [
                     member(2, &["web"], &["default"]),
