@@ -3,12 +3,8 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use crate::format::hex;
 use crate::format::uuid_from_digest;
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// The project of a volume on the state's file system. It follows from the volume's name alone, so that each version
 /// of the machine counts on; never 0, which is every file without a project. Two names of a machine meet with a

@@ -31,6 +31,11 @@ pub fn uuid_from_digest(digest: &[u8]) -> Uuid {
     Uuid::new_v8(bytes)
 }
 
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Whole lines of 64 bytes are folded without a branch, which the compiler turns into vector code.

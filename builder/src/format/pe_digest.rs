@@ -8,8 +8,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::array_at;
 use super::pe::{self, PeError};
+use super::{array_at, hex};
 
 // Microsoft's "PE Format": where the COFF header is, and places from there on.
 const COFF_AT: usize = 0x3c;
@@ -125,10 +125,6 @@ fn rest(file: &[u8], mut holes: Vec<Range<usize>>) -> [u8; 32] {
     hash.update(&file[at..]);
     hash.update(&[0; ALIGNMENT][..file.len().next_multiple_of(ALIGNMENT) - file.len()]);
     hash.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Digests {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::hex;
 use super::region::Region;
 
 /// Bytes of a data or hash block.
@@ -235,10 +236,6 @@ pub fn verify(data: &Region<'_>, tree: &Region<'_>, root_hash: &Hash) -> Result<
         });
     }
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the superblock at the start of a tree's window.
